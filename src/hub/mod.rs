@@ -7,10 +7,12 @@
 //! is never told as silence.
 
 pub mod api;
+pub mod apps;
 pub mod chain;
 pub mod daily;
 pub mod door;
 mod error;
+pub mod figures;
 pub mod fleet;
 pub mod happened;
 mod links;
@@ -20,6 +22,7 @@ mod parts;
 pub mod run;
 pub mod settings;
 pub mod store;
+pub mod views;
 pub mod watch;
 
 pub use error::Error;

@@ -70,6 +70,11 @@ pub(super) async fn start(
         shared.live.tell(&shared.fleet, &Now::new(move || clock.now())).await;
         Ok(())
     });
+    services.spawn_with("views", BACKOFF, shared.clone(), async |shared| {
+        let Shared { views, fleet, apps, clock, live, .. } = &shared;
+        views.tell(fleet, apps, clock, &live.end).await;
+        Ok(())
+    });
     // Lives as long as the service that reads it, also where nothing is linked.
     services.spawn_with("links", BACKOFF, listening, async |listening| {
         listening.closed().await;
@@ -94,6 +99,9 @@ fn listen(
             listening: Arc::clone(listening),
             poke: Arc::clone(&shared.poke),
             live: shared.live.clone(),
+            views: shared.views.clone(),
+            figures: shared.figures.clone(),
+            wire: Arc::clone(&shared.wire),
             clock: shared.clock,
         };
         services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);

@@ -4,8 +4,10 @@
 //! job's whole life, whatever part of its samples is still kept.
 
 pub mod advice;
+pub mod anomaly;
 pub mod batch;
 pub mod figures;
+pub mod heard;
 pub mod message;
 pub mod metric;
 pub mod profile;

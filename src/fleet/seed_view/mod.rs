@@ -1,8 +1,10 @@
 //! Events as the dashboards of `SynapticLlamas` and SOLLOL read them from Redis.
 //!
 //! [`table`] says which event of ours feeds which of their channels, streams and keys, and in which words. The
-//! forms here are theirs: times are seconds since 1970 as a float, absent values are left out.
+//! forms here are theirs: times are seconds since 1970 as a float, absent values are left out. [`sockets`] has what
+//! SOLLOL's dashboard passes on to its pages.
 
+pub mod sockets;
 pub mod table;
 
 use serde_json::{Map, Value, json};

@@ -12,6 +12,7 @@ mod housekeeping;
 pub mod import;
 pub mod nodes;
 pub mod people;
+pub mod proplets;
 pub mod view;
 mod watches;
 
@@ -28,7 +29,7 @@ pub const SCHEMA: Schema = Schema {
     migrations: &[concat!(
         include_str!("../../../migrations/alerts.sql"),
         include_str!("../../../migrations/hub/0001_hub.sql")
-    )],
+    ), include_str!("../../../migrations/hub/0002_proplets.sql")],
 };
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.
