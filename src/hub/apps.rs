@@ -287,7 +287,9 @@ mod tests {
         assert_eq!(status(), "stale");
         let stale = apps.names(&clock);
         let types = |told: Vec<String>| -> Vec<Value> {
-            told.iter().map(|it| serde_json::from_str::<Value>(it).unwrap()["type"].clone()).collect()
+            told.iter()
+                .map(|it| serde_json::from_str::<Value>(it).unwrap()["type"].clone())
+                .collect()
         };
         assert_eq!(types(changes(&before, &stale, clock.now())), ["app_stale"]);
         clock.0.store(61, Ordering::Relaxed);
@@ -296,14 +298,18 @@ mod tests {
         assert_eq!(types(changes(&stale, &gone, clock.now())), ["app_unregistered"]);
         apps.take(told(&json!({"app_id": "a"})).unwrap(), &clock).unwrap();
         let list = apps.list(&clock);
-        assert_eq!((&list["applications"][0]["name"], &list["active"]), (&"unknown".into(), &1.into()));
+        assert_eq!(
+            (&list["applications"][0]["name"], &list["active"]),
+            (&"unknown".into(), &1.into())
+        );
         assert_eq!(types(changes(&gone, &apps.names(&clock), clock.now())), ["app_registered"]);
     }
 
     #[test]
     fn a_heartbeat_that_says_less_changes_less() {
         let (apps, clock) = (Apps::default(), At::default());
-        let body = json!({"app_id": "a", "name": "Mine", "version": "1", "metadata": {"node": "x"}});
+        let body =
+            json!({"app_id": "a", "name": "Mine", "version": "1", "metadata": {"node": "x"}});
         apps.take(told(&body).unwrap(), &clock).unwrap();
         clock.0.store(10, Ordering::Relaxed);
         apps.take(told(&json!({"app_id": "a", "version": "2"})).unwrap(), &clock).unwrap();

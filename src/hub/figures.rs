@@ -64,8 +64,7 @@ impl Figures {
                 (job.node, job.memory) = (one.node.clone(), VecDeque::new());
             }
             job.heard = job.heard.max(one.at);
-            let is_due =
-                job.memory.back().is_none_or(|last| one.at >= last.at.plus(APART));
+            let is_due = job.memory.back().is_none_or(|last| one.at >= last.at.plus(APART));
             if is_due {
                 if job.memory.len() >= SAMPLES_MAX {
                     job.memory.pop_front();

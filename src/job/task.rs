@@ -213,7 +213,10 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(draft.id.unwrap().len(), 36);
-        assert_eq!((&draft.shown["name"], &draft.message["daemon"]), (&"compute".into(), &true.into()));
+        assert_eq!(
+            (&draft.shown["name"], &draft.message["daemon"]),
+            (&"compute".into(), &true.into())
+        );
         assert_eq!(draft.message["monitoring_profile"]["interval"], 10);
     }
 

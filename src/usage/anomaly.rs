@@ -54,9 +54,8 @@ pub fn memory_slope(samples: &[Memory]) -> Option<Slope> {
         return None;
     }
     let (early, late) = (samples.get(..=samples.len() / 2)?, samples.get(samples.len() / 2..)?);
-    let is_sure = sureness(samples) >= SURE
-        && sureness(early) >= HALF_SURE
-        && sureness(late) >= HALF_SURE;
+    let is_sure =
+        sureness(samples) >= SURE && sureness(early) >= HALF_SURE && sureness(late) >= HALF_SURE;
     let ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).max(1);
     let an_hour = u128::from(grew_bytes) * 3_600_000 / u128::from(ms);
     let an_hour_bytes = u64::try_from(an_hour).unwrap_or(u64::MAX);
@@ -114,7 +113,8 @@ mod tests {
     #[test]
     fn a_leak_is_found_within_the_hour_also_behind_noise() {
         let mut dice = Dice(7);
-        let leak = each_half_minute((0..120).map(|it| 500 * MIB + it * 4 * MIB + dice.below(3 * MIB)));
+        let leak =
+            each_half_minute((0..120).map(|it| 500 * MIB + it * 4 * MIB + dice.below(3 * MIB)));
         let slope = memory_slope(&leak).expect("it grows");
         assert!((460 * MIB..500 * MIB).contains(&slope.an_hour_bytes), "{slope:?}");
         let even = each_half_minute((0..62).map(|it| 500 * MIB + it * 4 * MIB));
@@ -148,8 +148,13 @@ mod tests {
         let breathes = (0..120).map(|it| 1_000 * MIB + (it % 10) * 100 * MIB);
         let shrinks = (0..120).map(|it| 9_000 * MIB - it * 9 * MIB);
         let little = (0..120).map(|it| 9_000 * MIB + it * MIB / 4);
-        let all: [Vec<u64>; 5] =
-            [loads.collect(), leaps.collect(), breathes.collect(), shrinks.collect(), little.collect()];
+        let all: [Vec<u64>; 5] = [
+            loads.collect(),
+            leaps.collect(),
+            breathes.collect(),
+            shrinks.collect(),
+            little.collect(),
+        ];
         for bytes in all {
             assert_eq!(memory_slope(&each_half_minute(bytes.into_iter())), None);
         }

@@ -257,9 +257,15 @@ mod tests {
         let log = of_view(&told, View::Logs).unwrap();
         assert_eq!((&log["level"], &log["timestamp"]), (&"info".into(), &1_704_067_200.5.into()));
         let trace = of_view(&told, View::Traces).unwrap();
-        assert_eq!((&trace["type"], &trace["trace"]["job_id"]), (&"trace_complete".into(), &"j".into()));
+        assert_eq!(
+            (&trace["type"], &trace["trace"]["job_id"]),
+            (&"trace_complete".into(), &"j".into())
+        );
         let routed = of_view(&told, View::RoutingEvents).unwrap();
-        assert_eq!((&routed["type"], &routed["event_type"]), (&"routing_event".into(), &"TASK_COMPLETE".into()));
+        assert_eq!(
+            (&routed["type"], &routed["event_type"]),
+            (&"routing_event".into(), &"TASK_COMPLETE".into())
+        );
         assert_eq!(routed["full_event"]["duration"], 1.5);
         let activity = of_view(&told, View::RpcActivity).unwrap();
         assert_eq!(activity["type"], "rpc_response");

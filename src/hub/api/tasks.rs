@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn a_job_is_shown_with_the_managers_keys_and_numbers() {
         let status = |stage: &str, at: u64, more: Value| {
-            let mut status = json!({"status": "x", "stage": stage, "timestamp": Timestamp::from_unix_ms(at)});
+            let mut status =
+                json!({"status": "x", "stage": stage, "timestamp": Timestamp::from_unix_ms(at)});
             if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
                 status.extend(more);
             }

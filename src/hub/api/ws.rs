@@ -87,8 +87,7 @@ async fn open(
         return (StatusCode::SERVICE_UNAVAILABLE, retry).into_response();
     };
     peer.may_stay(STAY + WRITE + SILENT);
-    let upgrade =
-        upgrade.max_message_size(RECEIVED_BYTES_MAX).max_frame_size(RECEIVED_BYTES_MAX);
+    let upgrade = upgrade.max_message_size(RECEIVED_BYTES_MAX).max_frame_size(RECEIVED_BYTES_MAX);
     upgrade.on_upgrade(async move |socket| {
         Reader::of(view, &asked.node, shared, place).serve(socket).await;
     })

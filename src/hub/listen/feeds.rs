@@ -105,7 +105,9 @@ impl Source for EventStream {
 }
 
 /// Sets a feed up, in bounded time.
-pub(super) async fn within<T>(work: impl Future<Output = Result<T, bus::Error>>) -> Result<T, Error> {
+pub(super) async fn within<T>(
+    work: impl Future<Output = Result<T, bus::Error>>,
+) -> Result<T, Error> {
     let silent = bus::Error::Timeout { what: "read what nodes say" };
     Ok(timeout(SET_UP, work).await.unwrap_or(Err(silent))?)
 }

@@ -26,10 +26,13 @@ pub use heard::Stands;
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "hub",
-    migrations: &[concat!(
-        include_str!("../../../migrations/alerts.sql"),
-        include_str!("../../../migrations/hub/0001_hub.sql")
-    ), include_str!("../../../migrations/hub/0002_proplets.sql")],
+    migrations: &[
+        concat!(
+            include_str!("../../../migrations/alerts.sql"),
+            include_str!("../../../migrations/hub/0001_hub.sql")
+        ),
+        include_str!("../../../migrations/hub/0002_proplets.sql"),
+    ],
 };
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.

@@ -191,7 +191,8 @@ impl Eyes {
         span: Span,
     ) -> Result<(Vec<u64>, u64), Error> {
         self.look(move |db| {
-            let both = "SELECT slot FROM slots WHERE name = ?1 UNION SELECT slot FROM alive WHERE id = ?2";
+            let both =
+                "SELECT slot FROM slots WHERE name = ?1 UNION SELECT slot FROM alive WHERE id = ?2";
             let count = format!("SELECT COUNT(*) FROM ({both})");
             let total = db.query_row(&count, [&name, &id], |row| ms(row, 0))?;
             let sql = format!("SELECT slot FROM ({both}) ORDER BY slot LIMIT ?3 OFFSET ?4");

@@ -133,7 +133,13 @@ impl Views {
     }
 
     /// Tells what changes about nodes and applications, until `end`.
-    pub async fn tell(&self, fleet: &Fleet, apps: &Apps, clock: &impl Clock, end: &CancellationToken) {
+    pub async fn tell(
+        &self,
+        fleet: &Fleet,
+        apps: &Apps,
+        clock: &impl Clock,
+        end: &CancellationToken,
+    ) {
         let mut changes = fleet.watch();
         let (mut nodes, mut names) = (known(fleet), apps.names(clock));
         let (mut beats, mut looks) = (interval(HEARTBEAT), interval(LOOK));
@@ -280,12 +286,8 @@ mod tests {
     #[tokio::test]
     async fn an_event_is_written_for_all_its_views_and_for_nobody_if_nobody_watches() {
         let views = Views::default();
-        let event = Event::new(
-            kinds::JOB_RUNNING,
-            Address::new([7; 20]),
-            Timestamp::default(),
-            "it runs",
-        );
+        let event =
+            Event::new(kinds::JOB_RUNNING, Address::new([7; 20]), Timestamp::default(), "it runs");
         let event = event.about(&"j".parse().unwrap());
         views.event(&event);
         let mut told = views.watch();

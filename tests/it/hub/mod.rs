@@ -1,6 +1,7 @@
 //! The hub: the real program, asked over HTTP as agents and people ask it; its pages in a browser; whom it tells.
 
 mod agent;
+mod apps;
 mod files;
 mod killed;
 mod live;
@@ -11,3 +12,5 @@ pub(crate) mod process;
 mod seed;
 mod seeded;
 mod siege;
+mod tasks;
+mod views;
