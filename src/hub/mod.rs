@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod happened;
 mod links;
 pub mod listen;
+pub mod odd;
 pub mod page;
 mod parts;
 pub mod run;

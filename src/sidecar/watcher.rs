@@ -179,9 +179,10 @@ impl Watcher {
                     Some(recent)
                 }
                 // Of figures and shares of a fleet a sidecar knows nothing: refused where rules are read.
-                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => {
-                    continue;
-                }
+                Condition::Standing(_)
+                | Condition::Figure { .. }
+                | Condition::Share { .. }
+                | Condition::Anomaly(_) => continue,
             };
             match found {
                 Some(Some(why)) => {

@@ -22,6 +22,12 @@ const SURE: f64 = 7.0;
 /// The same for each half of the time, so that one leap is no slope.
 const HALF_SURE: f64 = 2.5;
 
+/// The fewest like jobs that say how long one takes.
+pub const LIKE_MIN: usize = 5;
+
+/// A job is not told to be slow for less than this.
+pub const SLOWER_MIN: Duration = Duration::from_mins(1);
+
 /// What a job had of main memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -60,6 +66,19 @@ pub fn memory_slope(samples: &[Memory]) -> Option<Slope> {
     let an_hour = u128::from(grew_bytes) * 3_600_000 / u128::from(ms);
     let an_hour_bytes = u64::try_from(an_hour).unwrap_or(u64::MAX);
     is_sure.then_some(Slope { grew_bytes, over, an_hour_bytes })
+}
+
+/// Whether a job that has run for so long is slower than others of its kind, which took these times: longer than twice
+/// their middle and than half as much again as the longest of them. Their middle.
+pub fn slower_than_like(took: Duration, others: &[Duration]) -> Option<Duration> {
+    if others.len() < LIKE_MIN {
+        return None;
+    }
+    let mut others = others.to_vec();
+    others.sort_unstable();
+    let (middle, longest) = (*others.get(others.len() / 2)?, *others.last()?);
+    let usual = middle.saturating_mul(2).max(longest.saturating_add(longest / 2));
+    (took > usual.max(longest.saturating_add(SLOWER_MIN))).then_some(middle)
 }
 
 /// How many of its standard errors the mean step is above zero.
@@ -139,6 +158,19 @@ mod tests {
                 assert_eq!(memory_slope(window), None, "at {number} of {seed}");
             }
         }
+    }
+
+    #[test]
+    fn a_job_is_slow_only_beyond_all_that_its_like_took() {
+        let minutes = Duration::from_mins;
+        let like = [10, 12, 11, 10, 14].map(minutes);
+        assert_eq!(slower_than_like(minutes(21), &like), None, "not twice its middle");
+        assert_eq!(slower_than_like(minutes(23), &like), Some(minutes(11)));
+        assert_eq!(slower_than_like(minutes(99), &like[..4]), None, "too few to say");
+        let uneven = [10, 12, 11, 10, 60].map(minutes);
+        assert_eq!(slower_than_like(minutes(80), &uneven), None, "one of them took long, too");
+        let short = [1; 5].map(Duration::from_secs);
+        assert_eq!(slower_than_like(Duration::from_secs(30), &short), None);
     }
 
     #[test]

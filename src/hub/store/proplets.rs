@@ -24,6 +24,9 @@ pub const JOBS_MAX: u32 = 2_000;
 /// The most jobs that the hub has sent and still knows.
 pub const TASKS_MAX: u32 = 10_000;
 
+/// The most jobs that are looked at to see how long their kind takes.
+const SENT_MAX: u32 = 500;
+
 /// Who tells something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Teller {
@@ -47,6 +50,23 @@ impl Teller {
             Self::Job => JOBS_MAX,
         }
     }
+}
+
+/// A job that the hub has sent, and how long it ran.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// Its id.
+    pub id: String,
+    /// Its node, by its address.
+    pub node: String,
+    /// What was asked for.
+    pub asked: Value,
+    /// When it began to run, in milliseconds since 1970.
+    pub began: Option<u64>,
+    /// When it completed.
+    pub ended: Option<u64>,
+    /// Whether no other status follows.
+    pub is_over: bool,
 }
 
 /// A part of a list.
@@ -236,6 +256,16 @@ impl Eyes {
         .await
     }
 
+    /// The jobs that the hub sent and of which a node told, the newest first, at most [`SENT_MAX`].
+    pub async fn sent(&self) -> Result<Vec<Sent>, Error> {
+        self.look(|db| {
+            let sql = "SELECT id, node, body, statuses, is_over FROM tasks
+                JOIN jobs ON job_id = id ORDER BY made_ms DESC LIMIT ?";
+            all(db, sql, [SENT_MAX], sent)
+        })
+        .await
+    }
+
     /// The job of this id: on the node that told of it last.
     pub async fn task(&self, id: String) -> Result<Option<Task>, Error> {
         self.look(move |db| {
@@ -251,6 +281,23 @@ impl Eyes {
         })
         .await
     }
+}
+
+fn sent(row: &Row<'_>) -> Result<Sent, SqliteError> {
+    let statuses = json(&row.get::<_, String>(3)?);
+    let at = |stage: &str| {
+        let mut all = statuses.as_array()?.iter().filter_map(|it| it.get("status"));
+        let found = all.find(|it| it.get("stage").is_some_and(|it| it == stage))?;
+        Some(found.get("timestamp")?.as_str()?.parse::<Timestamp>().ok()?.unix_ms())
+    };
+    Ok(Sent {
+        id: row.get(0)?,
+        node: row.get(1)?,
+        asked: json(&row.get::<_, String>(2)?),
+        began: at("running"),
+        ended: at("completed"),
+        is_over: row.get(4)?,
+    })
 }
 
 const TASKS: &str = "SELECT job_id, node, first_ms, last_ms, statuses,

@@ -73,6 +73,7 @@ impl Hub {
             policy: policy.clone(),
             listening: Arc::clone(&listening),
             happened: Happened::default(),
+            odd: Odd::default(),
             silences: watch::channel(Vec::new()).1,
             channels: vec!["telegram"],
             poke: Arc::default(),
