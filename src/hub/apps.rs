@@ -90,7 +90,7 @@ impl Told {
 }
 
 fn is_too_long(metadata: &Map<String, Value>) -> bool {
-    serde_json::to_string(metadata).map_or(true, |text| text.len() > METADATA_BYTES_MAX)
+    !serde_json::to_string(metadata).is_ok_and(|text| text.len() <= METADATA_BYTES_MAX)
 }
 
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! What SOLLOL's dashboard sends to its pages over WebSockets, made of our events and of how our nodes stand.
+//! What SOLLOL's dashboard sends to its pages over each `WebSocket`, made of our events and of how our nodes stand.
 //!
 //! Must hold: each message is one JSON object with a `type`, the keys of both versions of that dashboard, and a
 //! `message` for people; times are seconds since 1970 as a float.
@@ -78,22 +78,22 @@ pub fn messages(event: &Event) -> Vec<(View, String)> {
     let is_fed = |feed| feeds(feed, event, seen);
     let mut told = vec![(View::Logs, log(event, seen))];
     if is_fed(Feed::Observed(table::OLLAMA)) {
-        told.push((View::OllamaActivity, activity(event, observer(event, seen))));
+        told.push((View::OllamaActivity, activity(event, &observer(event, seen))));
     }
     if is_fed(Feed::Observed(table::RPC)) {
-        told.push((View::RpcActivity, activity(event, observer(event, seen))));
+        told.push((View::RpcActivity, activity(event, &observer(event, seen))));
     }
     if is_fed(Feed::OfJobs) {
         told.push((View::Traces, trace(event)));
     }
     if is_fed(Feed::Routed) {
-        told.push((View::RoutingEvents, routed(routing(event, seen))));
+        told.push((View::RoutingEvents, routed(&routing(event, seen))));
     }
     told.into_iter().map(|(view, message)| (view, message.to_string())).collect()
 }
 
 /// An observer's event as the dashboard passes it on.
-fn activity(event: &Event, observed: Value) -> Value {
+fn activity(event: &Event, observed: &Value) -> Value {
     let part = |key: &str| observed.get(key).cloned().unwrap_or_default();
     let (kind, backend) = (part("event_type"), part("backend"));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -136,7 +136,7 @@ fn trace(event: &Event) -> Value {
 }
 
 /// A routing event as the dashboard passes it on.
-fn routed(event: Value) -> Value {
+fn routed(event: &Value) -> Value {
     let part = |key: &str| event.get(key).cloned().unwrap_or_default();
     let text = |key: &str| part(key).as_str().unwrap_or_default().to_owned();
     json!({

@@ -169,14 +169,16 @@ pub(super) struct Proplet {
 }
 
 impl Proplet {
-    fn of_fleet(node: Arc<Node>, told: Option<u64>) -> Self {
+    /// `told`: when each was heard last, by its id.
+    fn of_fleet(node: Arc<Node>, told: &BTreeMap<&str, u64>) -> Self {
         let key = node.address.map_or_else(|| node.name.clone(), |it| it.lower_hex());
+        let told = told.get(key.as_str()).copied().map(Timestamp::from_unix_ms);
         let heard = node.heard.own.max(node.heard.nats);
         Self {
             key,
             name: node.name.clone(),
             is_alive: node.standing == Standing::Up,
-            last: heard.max(told.map(Timestamp::from_unix_ms)),
+            last: heard.max(told),
             node: Some(node),
         }
     }
@@ -196,9 +198,7 @@ async fn all(shared: &Shared) -> Result<BTreeMap<String, Proplet>, Foreign> {
     let times: BTreeMap<&str, u64> = told.iter().map(|(id, last)| (&**id, *last)).collect();
     let mut all = BTreeMap::new();
     for node in fleet {
-        let mut proplet = Proplet::of_fleet(node, None);
-        proplet.last =
-            proplet.last.max(times.get(&*proplet.key).copied().map(Timestamp::from_unix_ms));
+        let proplet = Proplet::of_fleet(node, &times);
         all.insert(proplet.key.clone(), proplet);
     }
     let known: BTreeSet<String> = all.keys().cloned().collect();
@@ -213,7 +213,7 @@ pub(super) async fn find(shared: &Shared, id: &str) -> Result<Proplet, Foreign> 
     const UNKNOWN: &str = "no such proplet is known";
     let key = node_id(id).ok_or_else(|| Foreign::unknown(UNKNOWN))?;
     if let Some(node) = shared.fleet.get(id) {
-        return Ok(Proplet::of_fleet(node, None));
+        return Ok(Proplet::of_fleet(node, &BTreeMap::new()));
     }
     all(shared).await?.remove(&key).ok_or_else(|| Foreign::unknown(UNKNOWN))
 }

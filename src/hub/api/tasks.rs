@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::foreign::Foreign;
 use super::proplets::{self, Asked, page};
 use super::{Shared, body, people};
-use crate::bus::{self, Target};
+use crate::bus::Target;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
 use crate::hub::fleet::Node;
@@ -87,8 +87,7 @@ async fn create(
     let sent: Map<String, Value> = serde_json::from_slice(&bytes)
         .map_err(|err| Foreign::bad(format!("the body is no JSON object: {err}")))?;
     let draft = task::draft(&sent).map_err(Foreign::bad)?;
-    let target = target(&shared, &draft).await?;
-    let Draft { mut message, id, mut shown, .. } = draft;
+    let Draft { mut message, id, node, pool, mut shown } = draft;
     let id: JobId = match id {
         Some(id) => id.parse().map_err(|err| Foreign::bad(format!("`id`: {err}")))?,
         None => random_id(),
@@ -97,6 +96,7 @@ async fn create(
     let bytes = Value::Object(message).to_string().into_bytes();
     let Parsed { spec_hash, .. } =
         spec::parse(&bytes).map_err(|refused| Foreign::bad(refused.error))?;
+    let target = target(&shared, node.as_deref(), pool.as_deref())?;
     shown.insert("target".to_owned(), target.to_string().into());
     let away = |what: String| Foreign::Said(StatusCode::SERVICE_UNAVAILABLE, what);
     let bus = shared.wire.borrow().clone();
@@ -105,8 +105,11 @@ async fn create(
     let now = shared.clock.now();
     shared.store.keep_task(id.to_string(), Value::Object(shown.clone()), now).await?;
     let msg_id = format!("{id}:{spec_hash}");
-    let sent = bus.publish_job(&target, bytes.into(), &msg_id).await;
-    sent.map_err(|err| away(refusal(&err)))?;
+    if let Err(err) = bus.publish_job(&target, bytes.into(), &msg_id).await {
+        // Where it has arrived all the same, its node tells of it.
+        shared.store.forget_task(id.to_string()).await?;
+        return Err(away(format!("NATS did not take the job: {}", causes(&err))));
+    }
     tracing::info!(job = %id, "a job was sent to {target}");
     let ms = now.unix_ms();
     let task = Task {
@@ -121,27 +124,21 @@ async fn create(
     Ok((StatusCode::CREATED, place, Json(self::shown(&task))).into_response())
 }
 
-fn refusal(err: &bus::Error) -> String {
-    format!("NATS did not take the job: {}", causes(err))
-}
-
 /// A random id, long enough to be unique.
 fn random_id() -> JobId {
-    loop {
-        let digits: String = std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
-        if let Ok(id) = format!("task-{}", digits.to_ascii_lowercase()).parse() {
-            return id;
-        }
-    }
+    let digits: String = std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
+    let id = format!("task-{}", digits.to_ascii_lowercase()).parse();
+    // Letters and digits are an id.
+    id.unwrap_or_else(|_| JobId::of_invalid(digits.as_bytes()))
 }
 
 /// Who shall run it: the node or the pool that it names, or else the node that is up and has the most room.
-async fn target(shared: &Shared, draft: &Draft) -> Result<Target, Foreign> {
-    if let Some(pool) = &draft.pool {
+fn target(shared: &Shared, node: Option<&str>, pool: Option<&str>) -> Result<Target, Foreign> {
+    if let Some(pool) = pool {
         let pool = pool.parse().map_err(|err| Foreign::bad(format!("`pool`: {err}")))?;
         return Ok(Target::Pool(pool));
     }
-    if let Some(id) = &draft.node {
+    if let Some(id) = node {
         if let Ok(address) = id.parse::<Address>() {
             return Ok(Target::Agent(address));
         }

@@ -108,6 +108,11 @@ impl Store {
             .await
     }
 
+    /// Forgets a job that could not be sent.
+    pub async fn forget_task(&self, id: String) -> Result<(), Error> {
+        self.writer.change("hub.task", true, move |db| unsend(db, &id)).await
+    }
+
     /// Keeps a job that the hub sends.
     pub async fn keep_task(&self, id: String, asked: Value, now: Timestamp) -> Result<(), Error> {
         self.writer
@@ -122,6 +127,12 @@ impl Store {
             })
             .await
     }
+}
+
+/// Forgets a job that could not be sent.
+fn unsend(db: &Connection, id: &str) -> Result<(), Error> {
+    db.execute("DELETE FROM tasks WHERE id = ?1", [id])?;
+    Ok(())
 }
 
 fn keep(db: &Connection, heard: &Heard) -> Result<(), SqliteError> {

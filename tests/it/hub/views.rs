@@ -1,4 +1,4 @@
-//! The live views over WebSockets, as a foreign client sees them.
+//! The live views, each a `WebSocket`, as a foreign client sees them.
 
 use std::time::Duration;
 
@@ -192,7 +192,8 @@ for number in range(int(args[2])):
     // More than a system keeps for a reader that doesn't read, and longer than the hub waits for it.
     eventually("the lazy one has no place any more", Duration::from_secs(60), || {
         let page = hub.ask("GET /metrics", &[], "").body;
-        page.lines().any(|it| it == "lamda_hub_sockets 1").then_some(())
+        let count = |line: &str| line.strip_prefix("lamda_hub_sockets ")?.parse::<f64>().ok();
+        page.lines().any(|line| count(line) == Some(1.0)).then_some(())
     });
     std::fs::write(&until, "").expect("a file");
     let said = line();

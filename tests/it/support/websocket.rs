@@ -1,4 +1,4 @@
-//! A foreign client of WebSockets: the Python package `websockets`.
+//! A foreign client of `WebSocket`: the Python package `websockets`.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
