@@ -80,6 +80,14 @@ need_redis() {
     pip_install redis
 }
 
+# A foreign client of WebSockets, for the hub's live views.
+need_websockets() {
+    need_python
+    "$TOOLS/nv/bin/python" -c 'import websockets' 2>/dev/null && return
+    note "installing websockets with pip"
+    pip_install websockets
+}
+
 # What a hub's channels are tested with: aiosmtpd, a real SMTP server, and a foreign receiver of
 # Alertmanager's webhooks.
 need_receivers() {

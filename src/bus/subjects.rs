@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::fleet::{Event, Token};
 use crate::ids::{Address, JobId};
+use crate::usage::heard::Kind;
 
 /// Every status goes to this subject too, as it did with the first agents of this network.
 pub const AGENT_STATUS: &str = "agent.status";
@@ -187,6 +188,14 @@ impl MetricsTopic {
         ["control.proplet.task_metrics", "metrics.proplet"]
             .map(|end| format!("{}.{end}", self.prefix))
     }
+}
+
+/// The subjects of what nodes tell live of themselves and of their jobs, in every domain and channel.
+pub const OF_PROPLETS: &str = "m.*.c.*.control.proplet.*";
+
+/// Which message a subject of [`OF_PROPLETS`] brings; `None` for one that nobody here reads.
+pub fn parse_of_proplet(subject: &str) -> Option<Kind> {
+    Kind::of(subject.rsplit_once('.')?.1)
 }
 
 /// The subject of a job's live log.

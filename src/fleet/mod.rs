@@ -15,6 +15,7 @@
 //! of a NATS subject.
 
 pub mod alerts;
+pub mod anomaly;
 pub mod beat;
 pub mod clocks;
 pub mod event;

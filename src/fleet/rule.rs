@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::anomaly::Anomaly;
 use super::clocks::Standing;
 use super::event::{Event, Level};
+use super::kinds::GPU_HELD_IDLE;
 use super::notice::{CHANNELS, Severity};
 
 /// Most rules that a file may hold: each is held against each node.
@@ -75,6 +77,8 @@ pub enum Condition {
         /// Fires below it.
         below: Option<f64>,
     },
+    /// Something is odd about a job of a node. What a node tells as an event is an [`Condition::Event`].
+    Anomaly(Anomaly),
     /// So many of all nodes are not up.
     Share {
         /// In percent.
@@ -170,6 +174,7 @@ struct When {
     below: Option<f64>,
     not_up_percent: Option<f64>,
     of_at_least: Option<usize>,
+    anomaly: Option<Anomaly>,
 }
 
 impl Rule {
@@ -304,18 +309,20 @@ impl Rule {
     }
 }
 
-const ONE_OF: &str = "when has one of standing, trouble, event (component.type), figure, not_up_percent (above 0, at most 100)";
+const ONE_OF: &str = "when has one of standing, trouble, anomaly, event (component.type), figure, not_up_percent (above 0, at most 100)";
 
 fn condition(when: When) -> Result<Condition, &'static str> {
-    let When { standing, trouble, event, level, figure, above, below, not_up_percent, of_at_least } =
-        when;
-    if let Some(troubles) = trouble {
+    let When { standing, trouble, event, level, figure, above, below, not_up_percent, .. } = when;
+    let (of_at_least, anomaly) = (when.of_at_least, when.anomaly);
+    if trouble.is_some() || anomaly.is_some() {
         let is_alone =
             standing.is_none() && event.is_none() && figure.is_none() && not_up_percent.is_none();
-        return if is_alone && !troubles.is_empty() {
-            Ok(Condition::Trouble(troubles))
-        } else {
-            Err(ONE_OF)
+        return match (trouble, anomaly) {
+            (Some(troubles), None) if is_alone && !troubles.is_empty() => {
+                Ok(Condition::Trouble(troubles))
+            }
+            (None, Some(anomaly)) if is_alone => Ok(odd(anomaly)),
+            _ => Err(ONE_OF),
         };
     }
     match (standing, event, figure, not_up_percent) {
@@ -341,6 +348,17 @@ fn condition(when: When) -> Result<Condition, &'static str> {
             Ok(Condition::Share { percent, of_at_least: of_at_least.unwrap_or(3) })
         }
         _ => Err(ONE_OF),
+    }
+}
+
+/// What is odd, as what a rule looks for: a node says by itself that its cards are held and idle.
+fn odd(anomaly: Anomaly) -> Condition {
+    match anomaly {
+        Anomaly::HeldIdle => {
+            let kind = format!("{}.{}", GPU_HELD_IDLE.component, GPU_HELD_IDLE.event_type);
+            Condition::Event { kind, level: Level::Debug }
+        }
+        Anomaly::MemorySlope | Anomaly::SlowerThanLike => Condition::Anomaly(anomaly),
     }
 }
 
@@ -434,6 +452,25 @@ mod tests {
         ] {
             let refused = read(rules.clone()).unwrap_err().to_string();
             assert!(refused.contains(says), "{rules}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_the_nodes_own_event_or_the_hubs_own_look_and_stands_alone() {
+        let of = |when: serde_json::Value| read(serde_json::json!([{"name": "a", "when": when}]));
+        let rules = of(serde_json::json!({"anomaly": "memory_slope"})).unwrap();
+        assert_eq!(rules[0].when, Condition::Anomaly(Anomaly::MemorySlope));
+        let idle = of(serde_json::json!({"anomaly": "held_idle"})).unwrap();
+        let at = crate::clock::Timestamp::default();
+        let node = crate::ids::Address::new([1; 20]);
+        assert!(idle[0].is_for(&Event::new(GPU_HELD_IDLE, node, at, "m")));
+        assert_eq!(idle[0].clear, Duration::from_secs(EVENT_KEEP_S));
+        for wrong in [
+            serde_json::json!({"anomaly": "mood"}),
+            serde_json::json!({"anomaly": "memory_slope", "figure": "slots", "above": 1}),
+            serde_json::json!({"anomaly": "memory_slope", "trouble": ["down"]}),
+        ] {
+            assert!(of(wrong.clone()).is_err(), "{wrong}");
         }
     }
 

@@ -7,20 +7,24 @@
 //! is never told as silence.
 
 pub mod api;
+pub mod apps;
 pub mod chain;
 pub mod daily;
 pub mod door;
 mod error;
+pub mod figures;
 pub mod fleet;
 pub mod happened;
 pub mod identities;
 mod links;
 pub mod listen;
+pub mod odd;
 pub mod page;
 mod parts;
 pub mod run;
 pub mod settings;
 pub mod store;
+pub mod views;
 pub mod watch;
 
 pub use error::Error;

@@ -14,6 +14,7 @@ use super::daily::{Digests, tell_absence};
 use super::error::Error;
 use super::links::Links;
 use super::listen::Listener;
+use super::odd::Odd;
 use super::store;
 use super::watch::Watcher;
 use crate::backoff::Backoff;
@@ -25,7 +26,7 @@ use crate::fleet::clocks::Listening;
 use crate::fleet::rule::{Condition, Rule};
 use crate::http::Url;
 use crate::notify::{Channel, Outbox, Switch};
-use crate::supervise::Services;
+use crate::supervise::{Failure, Services};
 
 /// How long a link that failed is left alone.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
@@ -49,6 +50,7 @@ pub(super) async fn start(
     let listening = Arc::clone(&shared.listening);
     listen(services, shared, (links.bus, links.chain), &listening)?;
     say(services, shared, (links.digest, links.ping), &outbox)?;
+    let odd = Odd::default();
     let watcher = Watcher {
         store: shared.store.clone(),
         fleet: shared.fleet.clone(),
@@ -57,6 +59,7 @@ pub(super) async fn start(
         patience: shared.settings.patience(),
         listening: Arc::clone(&listening),
         happened: shared.happened.clone(),
+        odd: odd.clone(),
         silences: shared.silences.subscribe(),
         channels: outbox.names(),
         poke: Arc::clone(&shared.poke),
@@ -68,6 +71,17 @@ pub(super) async fn start(
     services.spawn_with("pages", BACKOFF, shared.clone(), async |shared| {
         let clock = shared.clock;
         shared.live.tell(&shared.fleet, &Now::new(move || clock.now())).await;
+        Ok(())
+    });
+    let look = (odd, shared.clone());
+    services.spawn_with("anomalies", BACKOFF, look, async |(odd, shared)| {
+        let Shared { figures, eyes, clock, .. } = &shared;
+        let remedy = "look at the disk of DB_PATH; until then nobody is told of what is odd";
+        odd.run(figures, eyes, clock).await.map_err(|err| Failure::again(err, remedy))
+    });
+    services.spawn_with("views", BACKOFF, shared.clone(), async |shared| {
+        let Shared { views, fleet, apps, clock, live, .. } = &shared;
+        views.tell(fleet, apps, clock, &live.end).await;
         Ok(())
     });
     // Lives as long as the service that reads it, also where nothing is linked.
@@ -94,6 +108,9 @@ fn listen(
             listening: Arc::clone(listening),
             poke: Arc::clone(&shared.poke),
             live: shared.live.clone(),
+            views: shared.views.clone(),
+            figures: shared.figures.clone(),
+            wire: Arc::clone(&shared.wire),
             clock: shared.clock,
         };
         services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);

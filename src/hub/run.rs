@@ -68,7 +68,7 @@ pub async fn run(
     let mut services = Services::default();
     start(&mut services, &shared);
     parts::start(&mut services, &shared, links).await?;
-    let live = shared.live.clone();
+    let (live, views) = (shared.live.clone(), shared.views.clone());
     let end = async move {
         shutdown.await;
         live.end();
@@ -82,6 +82,7 @@ pub async fn run(
         failed = services.first_fatal() => Err(Error::Part(failed)),
     };
     services.stop().await;
+    views.gone(GRACE).await;
     ended
 }
 

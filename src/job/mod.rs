@@ -18,6 +18,7 @@ mod remedy;
 pub mod signed;
 pub mod spec;
 pub mod status;
+pub mod task;
 mod transition;
 mod unable;
 mod verdict;

@@ -4,9 +4,11 @@
 //! job's whole life, whatever part of its samples is still kept.
 
 pub mod advice;
+pub mod anomaly;
 pub mod batch;
 pub mod card;
 pub mod figures;
+pub mod heard;
 pub mod message;
 pub mod metric;
 pub mod profile;

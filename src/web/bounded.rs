@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
@@ -66,7 +66,8 @@ async fn part(after: Duration, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
     let mut answer = next.run(request).await;
     let is_late = peer.is_some_and(|ConnectInfo(peer)| peer.since.elapsed() > after);
-    if is_late {
+    // A connection that becomes a WebSocket has no further answers.
+    if is_late && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer

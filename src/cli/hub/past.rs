@@ -62,8 +62,9 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
         out::note(&format!("{} would have fired {times}", out::clean(rule)));
     }
-    let is_unplayed =
-        |when: &Condition| matches!(when, Condition::Event { .. } | Condition::Figure { .. });
+    let is_unplayed = |when: &Condition| {
+        matches!(when, Condition::Event { .. } | Condition::Figure { .. } | Condition::Anomaly(_))
+    };
     for rule in file.rules.iter().filter(|rule| is_unplayed(&rule.when)) {
         let name = out::clean(&rule.name);
         out::note(&format!("{name} was not tried: of events and figures no past is kept"));

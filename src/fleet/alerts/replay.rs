@@ -105,9 +105,10 @@ fn facts(
             let fact = Fact { node, since, why, ip: String::new(), heard: None };
             Facts { holds: vec![fact], ..Facts::default() }
         }
-        Condition::Event { .. } | Condition::Figure { .. } | Condition::Trouble(_) => {
-            Facts::default()
-        }
+        Condition::Event { .. }
+        | Condition::Figure { .. }
+        | Condition::Trouble(_)
+        | Condition::Anomaly(_) => Facts::default(),
     }
 }
 

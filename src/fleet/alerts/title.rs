@@ -3,6 +3,7 @@
 use super::FLEET;
 use super::incident::Incident;
 use crate::clock::Timestamp;
+use crate::fleet::anomaly::Anomaly;
 use crate::fleet::clocks::Standing;
 use crate::fleet::notice::NoticeKind;
 use crate::fleet::rule::{Condition, Rule, Trouble};
@@ -80,6 +81,14 @@ fn trouble(rule: &Rule, count: usize) -> String {
             [Trouble::Blind] => format!("{be} not to be seen in full"),
             _ => format!("{be} in trouble ({})", rule.name),
         },
+        Condition::Anomaly(Anomaly::MemorySlope) => {
+            let have = if count == 1 { "has" } else { "have" };
+            format!("{have} a job whose memory grows all the time")
+        }
+        Condition::Anomaly(Anomaly::SlowerThanLike) => {
+            let have = if count == 1 { "has" } else { "have" };
+            format!("{have} a job that is slower than its like")
+        }
         _ => format!("{be} in trouble ({})", rule.name),
     }
 }

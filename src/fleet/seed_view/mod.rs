@@ -2,9 +2,11 @@
 //!
 //! [`table`] says which event of ours feeds which of their channels, streams and keys, and in which words; [`llama`]
 //! is what watched programs of theirs do. The
-//! forms here are theirs: times are seconds since 1970 as a float, absent values are left out.
+//! forms here are theirs: times are seconds since 1970 as a float, absent values are left out. [`sockets`] has what
+//! SOLLOL's dashboard passes on to its pages.
 
 pub mod llama;
+pub mod sockets;
 pub mod table;
 
 use serde_json::{Map, Value, json};

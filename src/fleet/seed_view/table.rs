@@ -84,8 +84,8 @@ const fn row(name: &'static str, kept: Kept, feed: Feed, form: Form) -> Row {
 }
 
 /// The list that keeps the last of SOLLOL's activity.
-const OLLAMA: &[&str] = &["ollama_"];
-const RPC: &[&str] = &["rpc_", "coordinator_", "node_", "high_", "vram_", "backend_"];
+pub(super) const OLLAMA: &[&str] = &["ollama_"];
+pub(super) const RPC: &[&str] = &["rpc_", "coordinator_", "node_", "high_", "vram_", "backend_"];
 const ACTIVITY: &[&str] =
     &["ollama_", "rpc_", "coordinator_", "node_", "high_", "vram_", "backend_"];
 

@@ -89,7 +89,7 @@ impl Tokens {
 }
 
 /// Whether the page of this machine is asked for, by its own name, and not through a proxy.
-fn is_here(head: &HeaderMap) -> bool {
+pub(super) fn is_here(head: &HeaderMap) -> bool {
     let host = head.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {
         if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }

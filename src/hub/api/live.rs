@@ -96,7 +96,7 @@ pub struct Live {
     pub(super) messages: broadcast::Sender<Message>,
     news: broadcast::Sender<News>,
     pub(super) places: Arc<Semaphore>,
-    pub(super) end: CancellationToken,
+    pub(in crate::hub) end: CancellationToken,
 }
 
 impl Default for Live {

@@ -51,6 +51,8 @@ async fn page(shared: &Shared) -> Page {
         let count = all.iter().filter(|node| node.standing == standing).count();
         page.put_of(Family::HubNodes, &[standing.as_str()], count as f64);
     }
+    page.put(Family::HubSockets, shared.views.sockets() as f64);
+    page.put(Family::HubApplications, shared.apps.names(&shared.clock).len() as f64);
     let counted = &shared.counted;
     page.put(Family::HubBeats, counted.beats.load(Ordering::Relaxed) as f64);
     for (reason, counter) in

@@ -6,22 +6,27 @@
 
 pub mod admin;
 pub mod alerts_view;
+mod apps;
 pub mod auth;
 mod body;
 pub mod enroll;
 pub mod error;
 pub mod fleet;
+mod foreign;
 pub mod limit;
 pub mod live;
 pub mod metrics;
 mod observations;
 pub mod pages;
 pub mod people;
+mod proplets;
 pub mod seed;
 pub mod signed;
 pub mod silences;
 mod site;
 pub mod stream;
+mod tasks;
+mod ws;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,11 +34,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::apps::Apps;
+use super::figures::Figures;
 use super::fleet::Fleet;
 use super::happened::Happened;
 use super::settings::Settings;
 use super::store::view::Eyes;
 use super::store::{self, Store};
+use super::views::Views;
+use crate::bus::Bus;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::alerts::Silence;
 use crate::fleet::clocks::Listening;
@@ -86,6 +95,14 @@ pub struct Shared {
     pub live: Live,
     /// What nodes told lately.
     pub happened: Happened,
+    /// What jobs told lately of what they use.
+    pub figures: Figures,
+    /// The live views of SOLLOL's dashboard.
+    pub views: Views,
+    /// The connection to NATS, while there is one.
+    pub wire: Arc<watch::Sender<Option<Bus>>>,
+    /// The applications that have registered.
+    pub apps: Apps,
     /// Asks for a look at the nodes at once.
     pub poke: Arc<Notify>,
     /// The silences that last.
@@ -139,6 +156,10 @@ impl Shared {
                 chain: None,
             })),
             happened: Happened::default(),
+            figures: Figures::default(),
+            views: Views::default(),
+            wire: Arc::new(watch::Sender::new(None)),
+            apps: Apps::default(),
             poke: Arc::default(),
             silences: Arc::new(watch::Sender::new(store.book().silences(began).await?)),
             store,
@@ -181,6 +202,10 @@ pub fn router(shared: Shared) -> Router {
         .merge(metrics::routes())
         .merge(people::routes())
         .merge(silences::routes())
+        .merge(apps::routes())
+        .merge(proplets::routes())
+        .merge(tasks::routes())
+        .merge(ws::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(move |State(shared): State<Shared>, request: Request| async move {

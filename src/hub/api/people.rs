@@ -111,7 +111,7 @@ async fn has_people(shared: &Shared) -> bool {
 }
 
 /// Whether a browser says that another site's page sent this.
-fn is_of_another_site(head: &HeaderMap) -> bool {
+pub(super) fn is_of_another_site(head: &HeaderMap) -> bool {
     let text = |name| head.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
     if text(header::HeaderName::from_static("sec-fetch-site"))
         .is_some_and(|site| !matches!(site, "same-origin" | "none"))

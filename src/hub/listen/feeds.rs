@@ -84,7 +84,12 @@ impl<C: Clock> Listener<C> {
                 // A node whose clock runs ahead can't keep an incident open by it.
                 event.timestamp = event.timestamp.min(now);
             }
-            for row in self.store.keep_events(events.clone()).await? {
+            let rows = self.store.keep_events(events.clone()).await?;
+            for row in rows {
+                let seq = row.seq.and_then(|seq| u64::try_from(seq).ok());
+                for (_, event) in events.iter().filter(|(number, _)| Some(*number) == seq) {
+                    self.views.event(event);
+                }
                 self.live.event(row);
             }
             self.heard(heard).await?;
@@ -123,7 +128,9 @@ impl Source for EventStream {
 }
 
 /// Sets a feed up, in bounded time.
-async fn within<T>(work: impl Future<Output = Result<T, bus::Error>>) -> Result<T, Error> {
+pub(super) async fn within<T>(
+    work: impl Future<Output = Result<T, bus::Error>>,
+) -> Result<T, Error> {
     let silent = bus::Error::Timeout { what: "read what nodes say" };
     Ok(timeout(SET_UP, work).await.unwrap_or(Err(silent))?)
 }

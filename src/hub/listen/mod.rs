@@ -4,6 +4,7 @@
 //! connection the hub says that it doesn't listen, so that nobody is called silent for it.
 
 mod feeds;
+mod proplets;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::api::stream::Live;
+use super::figures::Figures;
 use super::fleet::Fleet;
 use super::happened::Happened;
 use super::store::heard::OnNats;
 use super::store::{self, Store};
+use super::views::Views;
 use crate::bus::{self, Bus, DeliveryMode};
 use crate::clock::{Clock, Timestamp};
 use crate::fleet::clocks::Listening;
@@ -53,6 +56,12 @@ pub struct Listener<C> {
     pub poke: Arc<Notify>,
     /// Tells the pages of events.
     pub live: Live,
+    /// Where the connection is for who sends something, while there is one.
+    pub wire: Arc<watch::Sender<Option<Bus>>>,
+    /// What jobs told lately of what they use.
+    pub figures: Figures,
+    /// The live views of SOLLOL's dashboard.
+    pub views: Views,
     /// The clock.
     pub clock: C,
 }
@@ -72,6 +81,7 @@ impl<C: Clock> Listener<C> {
         let remedy = "NATS_URL says where the server is; the hub goes on without what nodes say";
         let ended = Box::pin(self.listen()).await;
         self.listening.send_modify(|listening| listening.nats = None);
+        self.wire.send_replace(None);
         match ended {
             Err(err) => Err(Failure::again(err, remedy)),
         }
@@ -81,6 +91,7 @@ impl<C: Clock> Listener<C> {
         let bus = Bus::connect(&self.config).await?;
         bus.prepare().await?;
         tracing::info!(server = bus.server(), "listening to NATS at {}", bus.server());
+        self.wire.send_replace(Some(bus.clone()));
         let connection = bus.connection();
         let lost = async {
             bus.lost(connection).await?;
@@ -93,6 +104,7 @@ impl<C: Clock> Listener<C> {
         let presences = self.presences(&bus);
         tokio::select! {
             ended = presences => ended,
+            ended = self.proplets(&bus) => ended,
             ended = self.statuses(&bus), if keeps => ended,
             ended = self.events(&bus), if keeps => ended,
             ended = lost => ended,

@@ -19,6 +19,9 @@ const EVENTS_KEPT: Duration = Duration::from_hours(30 * 24);
 /// How long jobs are kept.
 const JOBS_KEPT: Duration = Duration::from_hours(90 * 24);
 
+/// How long it is known when nodes said on NATS that they are alive.
+const ALIVE_KEPT: Duration = Duration::from_hours(7 * 24);
+
 /// The most rows that one commit removes, so that no beat waits for long.
 const ROWS_MAX: u32 = 5_000;
 
@@ -33,6 +36,7 @@ impl Store {
         let (slots, standings) =
             (before(SLOTS_KEPT) / SLOT_MS.cast_signed(), before(STANDINGS_KEPT));
         let (events, jobs, today) = (before(EVENTS_KEPT), before(JOBS_KEPT), ms(now));
+        let alive = before(ALIVE_KEPT) / SLOT_MS.cast_signed();
         let work = move |db: &Connection| {
             let sql = format!(
                 "DELETE FROM slots WHERE (name, slot) IN \
@@ -60,6 +64,26 @@ impl Store {
                      (SELECT node, job_id FROM jobs WHERE last_ms < ?1 LIMIT ?2)",
                     jobs,
                 ),
+                (
+                    "DELETE FROM alive WHERE (id, slot) IN
+                     (SELECT id, slot FROM alive WHERE slot < ?1 LIMIT ?2)",
+                    alive,
+                ),
+                (
+                    "DELETE FROM told WHERE (kind, id, place) IN
+                     (SELECT kind, id, place FROM told JOIN tellers USING (kind, id)
+                      WHERE last_ms < ?1 LIMIT ?2)",
+                    events,
+                ),
+                // Once nothing that it told is left.
+                (
+                    "DELETE FROM tellers WHERE (kind, id) IN
+                     (SELECT kind, id FROM tellers WHERE last_ms < ?1
+                      AND NOT EXISTS (SELECT 1 FROM told WHERE told.kind = tellers.kind AND told.id = tellers.id)
+                      LIMIT ?2)",
+                    events,
+                ),
+                ("DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE made_ms < ?1 LIMIT ?2)", jobs),
                 // The newest stays, so that no number is given twice.
                 (
                     "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_ms < ?1

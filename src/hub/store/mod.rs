@@ -13,6 +13,7 @@ pub mod identity;
 pub mod import;
 pub mod nodes;
 pub mod people;
+pub mod proplets;
 pub mod seen;
 pub mod view;
 mod watches;
@@ -34,6 +35,7 @@ pub const SCHEMA: Schema = Schema {
         ),
         include_str!("../../../migrations/hub/0002_seen.sql"),
         include_str!("../../../migrations/hub/0003_identity.sql"),
+        include_str!("../../../migrations/hub/0004_proplets.sql"),
     ],
 };
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::super::fleet::Node;
 use super::super::happened::Happened;
+use super::super::odd::Found;
 use super::Memory;
 use crate::clock::Timestamp;
 use crate::fleet::alerts::{Alerts, FLEET, Fact, Facts, count, share_holds};
@@ -17,7 +18,7 @@ use crate::fleet::rule::{Condition, Rule};
 pub(super) fn of(
     rule: &Rule,
     nodes: &[Arc<Node>],
-    happened: &Happened,
+    (happened, odd): (&Happened, &Found),
     memory: &mut Memory,
     alerts: &Alerts,
     now: Timestamp,
@@ -65,6 +66,14 @@ pub(super) fn of(
         }
         // Refused where a hub reads its rules: only a sidecar knows.
         Condition::Trouble(_) => {}
+        Condition::Anomaly(anomaly) => {
+            for node in about {
+                let why = node.address.and_then(|address| odd.get(&(*anomaly, address)));
+                let since = memory.since(rule, &node.name, why.is_some(), now);
+                let fired = why.zip(since);
+                facts.holds.extend(fired.map(|(why, since)| fact(node, since, why.clone())));
+            }
+        }
         Condition::Event { .. } => {
             let mut told = happened.lately(rule, now);
             for node in about {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::api::stream::Live;
 use super::fleet::{Fleet, Node};
 use super::happened::Happened;
+use super::odd::Odd;
 use super::store::{self, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::fleet::alerts::{Alerts, Policy, Silence};
@@ -56,6 +57,8 @@ pub struct Watcher<C> {
     pub listening: Arc<watch::Sender<Listening>>,
     /// What nodes told lately.
     pub happened: Happened,
+    /// What is odd about jobs.
+    pub odd: Odd,
     /// The silences; a new value replaces them.
     pub silences: watch::Receiver<Vec<Silence>>,
     /// The channels that are set.
@@ -190,10 +193,11 @@ impl<C: Clock> Watcher<C> {
     async fn decide(&self, alerts: &mut Alerts, memory: &mut Memory) -> Result<(), store::Error> {
         let now = self.clock.now();
         let nodes = self.fleet.all();
+        let odd = self.odd.found();
         let facts: Vec<_> = self
             .rules
             .iter()
-            .map(|rule| facts::of(rule, &nodes, &self.happened, memory, alerts, now))
+            .map(|rule| facts::of(rule, &nodes, (&self.happened, &odd), memory, alerts, now))
             .collect();
         let decision = alerts.decide(&self.rules, &facts, &self.policy, now);
         if decision.is_empty() {

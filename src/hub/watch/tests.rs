@@ -74,6 +74,7 @@ impl Hub {
             policy: policy.clone(),
             listening: Arc::clone(&listening),
             happened: Happened::default(),
+            odd: Odd::default(),
             silences: watch::channel(Vec::new()).1,
             channels: vec!["telegram"],
             poke: Arc::default(),
@@ -155,6 +156,28 @@ async fn while_the_hub_is_cut_off_nobody_is_called_down() {
 }
 
 #[tokio::test]
+async fn what_is_odd_about_a_job_holds_for_its_node_by_the_rule_that_looks_for_it() {
+    let node = Address::new([0xab; 20]);
+    let anomaly = crate::fleet::anomaly::Anomaly::MemorySlope;
+    let rule = Rule { when: Condition::Anomaly(anomaly), ..Rule::standard().remove(0) };
+    let mut known = Node::new("a".to_owned(), Timestamp::default());
+    known.address = Some(node);
+    let nodes = [Arc::new(known), Arc::new(Node::new("b".to_owned(), Timestamp::default()))];
+    let store = Store::in_memory().unwrap();
+    let alerts = store.book().alerts(&Policy::default(), Timestamp::default()).await.unwrap();
+    let (happened, mut memory) = (Happened::default(), Memory::default());
+    let mut holds = |odd: &super::super::odd::Found, at: u64| {
+        let now = Timestamp::from_unix_ms(at);
+        let facts = facts::of(&rule, &nodes, (&happened, odd), &mut memory, &alerts, now);
+        facts.holds.into_iter().map(|it| (it.node, it.since.unix_ms(), it.why)).collect::<Vec<_>>()
+    };
+    let odd = BTreeMap::from([((anomaly, node), "it grows".to_owned())]);
+    holds(&odd, 7);
+    assert_eq!(holds(&odd, 9), [("a".to_owned(), 7, "it grows".to_owned())]);
+    assert!(holds(&BTreeMap::new(), 11).is_empty());
+}
+
+#[tokio::test]
 async fn a_decision_that_could_not_be_written_down_is_made_again() {
     let clock = Hand::at(1_800_000_000_000);
     let store = store_with_the_node(&clock).await;
@@ -164,11 +187,11 @@ async fn a_decision_that_could_not_be_written_down_is_made_again() {
     let before = hub.alerts.clone();
     hub.watcher.decide(&mut hub.alerts, &mut hub.memory).await.unwrap();
     // As after a kill between the decision and its commit: the same incident, not a second one.
-    let nodes = hub.watcher.fleet.all();
+    let (nodes, odd) = (hub.watcher.fleet.all(), hub.watcher.odd.found());
     let facts: Vec<_> = (hub.watcher.rules.iter())
         .map(|rule| {
             let happened = &hub.watcher.happened;
-            facts::of(rule, &nodes, happened, &mut hub.memory, &before, clock.now())
+            facts::of(rule, &nodes, (happened, &odd), &mut hub.memory, &before, clock.now())
         })
         .collect();
     let again = before.decide(&hub.watcher.rules, &facts, &hub.watcher.policy, clock.now());

@@ -1,6 +1,7 @@
 //! The hub: the real program, asked over HTTP as agents and people ask it; its pages in a browser; whom it tells.
 
 mod agent;
+mod apps;
 mod clash;
 mod enroll;
 mod files;
@@ -15,4 +16,6 @@ mod seed;
 mod seeded;
 mod siege;
 mod signed;
+mod tasks;
+mod views;
 mod watched;

@@ -29,4 +29,5 @@ pub(crate) mod speaker;
 pub(crate) mod store_proxy;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tools;
+pub(crate) mod websocket;
 pub(crate) mod world;

@@ -1,0 +1,182 @@
+//! The API of the third original system's manager, with real nodes: a task becomes a job, and what is told of both is
+//! kept.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::process::{ADMIN, Hub, SECRET, bearer};
+use crate::support::nats::Nats;
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World};
+
+/// What curl gets for this: the status, and the body.
+fn curl(hub: &Hub, path: &str, more: &[&str]) -> (u16, Value) {
+    let url = format!("http://{}{path}", hub.at);
+    let head = bearer(ADMIN);
+    let mut command = Command::new("curl");
+    command.args(["-sS", "-w", "\n%{http_code}", "-H", &head]).args(more).arg(url);
+    let said = String::from_utf8(command.output().expect("curl runs").stdout).expect("UTF-8");
+    let (body, status) = said.rsplit_once('\n').expect("a status");
+    (status.parse().expect("a number"), serde_json::from_str(body).unwrap_or_default())
+}
+
+fn get(hub: &Hub, path: &str) -> Value {
+    let (status, body) = curl(hub, path, &[]);
+    assert_eq!(status, 200, "{path}: {body}");
+    body
+}
+
+fn post(hub: &Hub, body: &Value) -> (u16, Value) {
+    curl(hub, "/tasks", &["-H", "Content-Type: application/json", "-d", &body.to_string()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_restart() {
+    let world = World::start().await;
+    let agent = world.agent(&[("PROPLET_METRICS_INTERVAL", "1"), ("METRICS_DOMAIN", "home")]);
+    let mut hub = Hub::start(&[("HUB_PUBLIC", "status"), ("NATS_URL", &world.nats.url())]);
+    let address = World::agent_address().to_string();
+    eventually("the node is alive", PATIENCE, || {
+        let page = get(&hub, "/proplets?status=active");
+        (page["total"] == 1 && page["proplets"][0]["id"] == address.as_str()).then_some(())
+    });
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done; echo done > /output/output";
+    let (status, task) = post(
+        &hub,
+        &json!({
+            "name": "compute", "image_url": "docker://busybox:test", "cli_args": ["/bin/sh", "-c"],
+            "inputs": [script], "env": {"TOKEN": "very-secret"}, "gpus": 0,
+            "monitoring_profile": {"enabled": true, "interval": 500_000_000, "export_to_mqtt": true},
+        }),
+    );
+    assert_eq!(status, 201, "{task}");
+    assert_eq!((&task["name"], &task["state"]), (&"compute".into(), &0.into()), "{task}");
+    let id = task["id"].as_str().expect("an id").to_owned();
+    let ended = eventually("it has completed", PATIENCE, || {
+        Some(get(&hub, &format!("/tasks/{id}"))).filter(|task| task["state"] == 3)
+    });
+    assert_eq!(
+        (&ended["proplet_id"], &ended["name"]),
+        (&address.as_str().into(), &"compute".into())
+    );
+    assert!(ended["results"].is_string() && ended["error"].is_null(), "{ended}");
+    assert!(ended["start_time"].as_str() > Some("2020"), "{ended}");
+    assert_eq!(get(&hub, &format!("/tasks/{id}/results"))["results"], ended["results"]);
+    let of_task = format!("/tasks/{id}/metrics");
+    let page = get(&hub, &of_task);
+    let newest = &page["metrics"][0];
+    assert!(page["total"].as_u64() > Some(3), "{page}");
+    assert_eq!(
+        (&newest["task_id"], &newest["proplet_id"]),
+        (&id.as_str().into(), &address.as_str().into())
+    );
+    assert!(newest["metrics"]["uptime_seconds"].is_u64() && newest["timestamp"].is_string());
+    assert!(newest["aggregated"]["sample_count"].as_u64() > Some(3), "{newest}");
+    let two = get(&hub, &format!("{of_task}?offset=1&limit=2"));
+    assert_eq!((&two["offset"], &two["limit"]), (&1.into(), &2.into()));
+    assert_eq!(two["metrics"], json!([page["metrics"][1], page["metrics"][2]]));
+    let of_node = eventually("the node has told of itself", PATIENCE, || {
+        let page = get(&hub, &format!("/proplets/{address}/metrics"));
+        (page["total"].as_u64() > Some(2)).then_some(page)
+    });
+    assert!(of_node["metrics"][0]["memory_metrics"]["rss_bytes"].as_u64() > Some(1 << 20));
+    let history = get(&hub, &format!("/proplets/{address}/alive-history"));
+    assert!(history["total"].as_u64() >= Some(1) && history["history"][0].is_string(), "{history}");
+    let tasks = get(&hub, "/tasks");
+    assert_eq!((&tasks["total"], &tasks["tasks"][0]["id"]), (&1.into(), &id.as_str().into()));
+    assert!(!tasks.to_string().contains("very-secret"), "{tasks}");
+    let one = get(&hub, &format!("/proplets/{}", address.to_lowercase()));
+    assert_eq!((&one["alive"], &one["task_count"]), (&true.into(), &0.into()), "{one}");
+    assert!(one["metadata"]["total_memory_bytes"].is_u64(), "{one}");
+
+    hub.kill();
+    hub.begin();
+    assert_eq!(get(&hub, &of_task)["total"], page["total"]);
+    assert_eq!(get(&hub, &format!("/tasks/{id}"))["state"], 3);
+    drop(agent);
+}
+
+#[test]
+fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends_any() {
+    let nats = Nats::start();
+    let hub = Hub::start(&[("HUB_PUBLIC", "full"), ("NATS_URL", &nats.url())]);
+    let task = json!({"name": "n", "image_url": "busybox:test"});
+    let with = |key: &str, value: Value| {
+        let mut task = task.clone();
+        task[key] = value;
+        let (status, said) = post(&hub, &task);
+        (status, said["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let (status, why) = with("file", json!("AGFzbQEAAAA="));
+    assert_eq!(status, 400);
+    assert!(why.contains("WebAssembly") && why.contains("image_url"), "{why}");
+    for (key, value, says) in [
+        ("schedule", json!("* * * * *"), "`schedule`"),
+        ("monitoring_profile", json!("closely"), "closely"),
+        ("proplet_id", json!("nobody"), "`proplet_id`"),
+        ("pool", json!("a b"), "`pool`"),
+        ("timeout_s", json!(0), "timeout_s"),
+        ("id", json!("../x"), "`id`"),
+        ("env", json!({"=": "x"}), "env"),
+    ] {
+        let (status, why) = with(key, value);
+        assert!(status == 400 && why.contains(says), "{key}: {status} {why}");
+    }
+    let (status, why) = post(&hub, &task);
+    assert!(status == 503 && why["error"].to_string().contains("no node is up"), "{why}");
+    // Whose nodes may be back soon.
+    let at = || with("pool", json!("gpu")).0;
+    eventually("it is in the queue", PATIENCE, || (at() == 201).then_some(()));
+    for token in [None, Some(SECRET)] {
+        let head = token.map(bearer).unwrap_or_else(|| "x-nothing: 1".to_owned());
+        let answer = hub.ask("POST /tasks", &[&head], &task.to_string());
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    assert_eq!(curl(&hub, "/tasks?limit=101", &[]).0, 400);
+    assert_eq!(curl(&hub, "/tasks/none/metrics", &[]).0, 404);
+    assert_eq!(curl(&hub, "/proplets/none", &[]).0, 404);
+    let alone = Hub::start(&[("HUB_PUBLIC", "status")]);
+    let (status, why) = post(&alone, &json!({"name": "n", "image_url": "i", "pool": "gpu"}));
+    assert!(status == 503 && why["error"].to_string().contains("not connected"), "{why}");
+    assert_eq!(alone.ask("GET /proplets", &[], "").status, 401);
+    assert_eq!(alone.ask("GET /tasks", &[], "").status, 401);
+}
+
+#[test]
+fn another_systems_node_is_listed_by_what_it_says_over_mqtt_names_and_forged_ones_do_no_harm() {
+    let nats = Nats::start();
+    let hub = Hub::start(&[("HUB_PUBLIC", "full"), ("NATS_URL", &nats.url())]);
+    let say = "
+topic = 'm.home.c.rack.control.proplet.'
+at = {'secs_since_epoch': 1736937000, 'nanos_since_epoch': 0}
+for body in [b'{', b'[]', json.dumps({'proplet_id': 'x' * 5000}).encode()]:
+    await nc.publish(topic + 'alive', body)
+await nc.publish(topic + 'alive', json.dumps(
+    {'proplet_id': '550e8400-e29b', 'status': 'alive', 'namespace': 'n'}).encode())
+await nc.publish(topic + 'metrics', json.dumps(
+    {'proplet_id': '550e8400-e29b', 'namespace': 'n', 'timestamp': at,
+     'cpu_metrics': {'user_seconds': 1.5, 'system_seconds': 0.5, 'percent': 4.0},
+     'memory_metrics': {'rss_bytes': 7}}).encode())
+await nc.publish(topic + 'task_metrics', json.dumps(
+    {'task_id': 't1', 'proplet_id': '550e8400-e29b', 'timestamp': at,
+     'metrics': {'cpu_percent': 42.5, 'memory_bytes': 67108864}, 'aggregated': None}).encode())
+await nc.flush()";
+    let page = eventually("it is listed", PATIENCE, || {
+        nats.python(say, &[]);
+        Some(get(&hub, "/proplets")).filter(|page| page["total"] == 1)
+    });
+    let one = &page["proplets"][0];
+    assert_eq!((&one["id"], &one["alive"]), (&"550e8400-e29b".into(), &true.into()), "{one}");
+    let metrics = eventually("its figures are kept", PATIENCE, || {
+        let page = get(&hub, "/proplets/550e8400-e29b/metrics");
+        page["metrics"][0].is_object().then_some(page)
+    });
+    assert_eq!(metrics["metrics"][0]["timestamp"], "2025-01-15T10:30:00.000Z");
+    assert_eq!(metrics["metrics"][0]["cpu_metrics"]["percent"], 4.0);
+    let task = eventually("its task's figures are kept", PATIENCE, || {
+        let (status, page) = curl(&hub, "/tasks/t1/metrics", &[]);
+        (status == 200).then_some(page)
+    });
+    assert_eq!(task["metrics"][0]["metrics"]["memory_bytes"], 67_108_864);
+}
