@@ -7,11 +7,13 @@ pub mod beside;
 mod counts;
 mod cursors;
 pub mod digest;
+pub mod earned;
 pub mod heard;
 mod housekeeping;
 pub mod import;
 pub mod nodes;
 pub mod people;
+pub mod usage;
 pub mod view;
 mod watches;
 
@@ -25,10 +27,13 @@ pub use heard::Stands;
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "hub",
-    migrations: &[concat!(
-        include_str!("../../../migrations/alerts.sql"),
-        include_str!("../../../migrations/hub/0001_hub.sql")
-    )],
+    migrations: &[
+        concat!(
+            include_str!("../../../migrations/alerts.sql"),
+            include_str!("../../../migrations/hub/0001_hub.sql")
+        ),
+        include_str!("../../../migrations/hub/0002_pages.sql"),
+    ],
 };
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.
