@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod happened;
 mod links;
 pub mod listen;
+pub mod logs;
 pub mod page;
 mod parts;
 pub mod run;

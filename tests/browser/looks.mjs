@@ -5,10 +5,14 @@ import { createRequire } from 'node:module';
 
 const PAGES = {
   fleet: ['#/fleet', () => document.querySelectorAll('.row').length > 10 && !document.querySelector('.outline:not([hidden])')],
-  node: ['#/node/ams-c-111', () => document.querySelector('.slots') && document.querySelector('.evt tbody tr') && !document.querySelector('.wait')],
+  node: ['#/node/ams-c-111', () => document.querySelectorAll('.plot svg').length > 3 && document.querySelector('.slots') && document.querySelector('.evt tbody tr') && !document.querySelector('.wait')],
   agent: ['#/node/ams-a-101', () => document.querySelector('.facts') && !document.querySelector('.wait')],
   job: ['#/job/ams-c-111/job-1', () => document.querySelector('.gantt li')],
   alerts: ['#/alerts', () => document.querySelectorAll('.al').length === 3],
+  running: ['#/job/ams-c-111/job-2', () => document.querySelectorAll('.plot svg').length >= 6 && document.querySelector('.log')],
+  earnings: ['#/earnings', () => document.querySelectorAll('.share').length > 20],
+  earned: ['#/earnings?node=ams-c-111', () => document.querySelectorAll('.share').length > 10 && document.querySelectorAll('.figures').length > 1],
+  check: ['check#ams-c-111/job-1', () => document.querySelector('#doc')?.value.includes('job-1')],
   events: ['#/events', () => document.querySelectorAll('.evl tbody tr').length > 50],
 };
 

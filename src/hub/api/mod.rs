@@ -8,6 +8,7 @@ pub mod admin;
 pub mod alerts_view;
 pub mod auth;
 mod body;
+mod earnings;
 pub mod error;
 pub mod fleet;
 pub mod limit;
@@ -19,6 +20,7 @@ pub mod seed;
 pub mod silences;
 mod site;
 pub mod stream;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -72,6 +72,7 @@ impl<C: Clock> Listener<C> {
         let remedy = "NATS_URL says where the server is; the hub goes on without what nodes say";
         let ended = Box::pin(self.listen()).await;
         self.listening.send_modify(|listening| listening.nats = None);
+        self.live.logs.none_heard();
         match ended {
             Err(err) => Err(Failure::again(err, remedy)),
         }
@@ -95,6 +96,8 @@ impl<C: Clock> Listener<C> {
             ended = presences => ended,
             ended = self.statuses(&bus), if keeps => ended,
             ended = self.events(&bus), if keeps => ended,
+            ended = self.usage(&bus), if keeps => ended,
+            ended = self.logs(&bus) => ended,
             ended = lost => ended,
         }
     }

@@ -96,9 +96,9 @@ pub(super) fn add(
     }
     put(db, node, end / DAY_MS, &counted)?;
     let Some((from, until)) = ran(status, receipt, end) else { return Ok(()) };
-    let cards = receipt.and_then(|it| it.get("gpuUuids")?.as_str()).map_or(0, |text| {
-        text.split(',').filter(|uuid| !uuid.is_empty()).take(CARDS_MAX).count()
-    });
+    let cards = receipt
+        .and_then(|it| it.get("gpuUuids")?.as_str())
+        .map_or(0, |text| text.split(',').filter(|uuid| !uuid.is_empty()).take(CARDS_MAX).count());
     let (cards, whole) = (u64::try_from(cards).unwrap_or_default(), until - from);
     let busy = busy_ms(status).map(|busy| busy.min(cards.saturating_mul(whole)));
     let day = DAY_MS.cast_unsigned();
@@ -272,7 +272,10 @@ mod tests {
         Eyes::of(store.clone()).days(10, now, None).await.unwrap()
     }
 
-    async fn fill(store: &Store, fill: impl FnOnce(&Connection) -> Result<(), SqliteError> + Send + 'static) {
+    async fn fill(
+        store: &Store,
+        fill: impl FnOnce(&Connection) -> Result<(), SqliteError> + Send + 'static,
+    ) {
         store.writer.call(true, move |db| -> Result<(), Error> { Ok(fill(db)?) }).await.unwrap();
     }
 
@@ -294,7 +297,11 @@ mod tests {
         let second = days.earned[&("0xa".to_owned(), 11)];
         assert_eq!((second.completed, second.failed, second.other), (1, 1, 1));
         assert_eq!((second.receipts, second.run_ms, second.card_ms), (2, 40_000, 80_000));
-        assert_eq!((second.busy_ms, second.busy_unknown), (20_000, 40_000), "one of them is not known");
+        assert_eq!(
+            (second.busy_ms, second.busy_unknown),
+            (20_000, 40_000),
+            "one of them is not known"
+        );
     }
 
     #[tokio::test]

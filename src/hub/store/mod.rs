@@ -13,6 +13,7 @@ mod housekeeping;
 pub mod import;
 pub mod nodes;
 pub mod people;
+mod receipts;
 pub mod usage;
 pub mod view;
 mod watches;

@@ -138,7 +138,8 @@ impl Eyes {
 }
 
 fn used(db: &Connection, node: &str, job: &str) -> Result<Option<Used>, Error> {
-    let sql = "SELECT next, missed, samples, seq, last_ms FROM usage_jobs WHERE node = ? AND job_id = ?";
+    let sql =
+        "SELECT next, missed, samples, seq, last_ms FROM usage_jobs WHERE node = ? AND job_id = ?";
     let head = db
         .query_row(sql, params![node, job], |row| {
             Ok([ms(row, 0)?, ms(row, 1)?, ms(row, 2)?, ms(row, 3)?, ms(row, 4)?])
@@ -150,9 +151,8 @@ fn used(db: &Connection, node: &str, job: &str) -> Result<Option<Used>, Error> {
     let mut best: Option<Used> = None;
     for span in Span::ALL {
         let span_s = span.length().as_secs();
-        let indexed = all(db, sql, params![node, job, signed(span_s)], |row| {
-            Ok((ms(row, 3)?, point(row)?))
-        })?;
+        let indexed =
+            all(db, sql, params![node, job, signed(span_s)], |row| Ok((ms(row, 3)?, point(row)?)))?;
         let is_whole = indexed.first().is_some_and(|(index, _)| *index == 0);
         let points: Vec<Point> = indexed.into_iter().filter_map(|(_, point)| point).collect();
         let batches = next.saturating_sub(missed);
@@ -193,7 +193,9 @@ fn keep(db: &Connection, told: &Told) -> Result<(), SqliteError> {
     }
     let (known, is_first) = match known {
         Some(known) => (known, false),
-        None => (Known { attempt: batch.attempt, next: 0, missed: 0, samples: 0, state: None }, true),
+        None => {
+            (Known { attempt: batch.attempt, next: 0, missed: 0, samples: 0, state: None }, true)
+        }
     };
     // Of an earlier attempt, or told before.
     if known.attempt > batch.attempt || batch.number < known.next {
@@ -347,7 +349,12 @@ mod tests {
             card[CardMetric::Busy] = Ok(80);
             let cards = vec![(crate::node::GpuUuid::new("GPU-1").unwrap(), card)];
             let since_start = Duration::from_secs(second);
-            Sample { at: Timestamp::from_unix_ms(1_000_000 + second * 1_000), since_start, job, cards }
+            Sample {
+                at: Timestamp::from_unix_ms(1_000_000 + second * 1_000),
+                since_start,
+                job,
+                cards,
+            }
         };
         let batch = Batch {
             job_id: "job-1".parse().unwrap(),
@@ -380,10 +387,14 @@ mod tests {
         let begins: Vec<u64> = used.points.iter().map(|point| point.from).collect();
         assert_eq!(begins, [1_000_000, 1_060_000, 1_120_000, 1_180_000]);
         assert_eq!(used.points[3].ms, 0, "the last minute has just begun");
-        let cpu: u64 = used.points.iter().map(|point| match point.values.job[0] {
-            Rolled::Delta(us) => us,
-            other => panic!("{other:?}"),
-        }).sum();
+        let cpu: u64 = used
+            .points
+            .iter()
+            .map(|point| match point.values.job[0] {
+                Rolled::Delta(us) => us,
+                other => panic!("{other:?}"),
+            })
+            .sum();
         assert_eq!(cpu, 180 * 500_000);
         assert_eq!(used.points[2].values.job[1], Rolled::Range(5, 8, 9));
         let card = &used.points[0].values.cards[0];
@@ -398,7 +409,11 @@ mod tests {
         store.keep_usage(vec![told(2, 1, 600..660, 5)], 1).await.unwrap();
         let used = usage(&store).await;
         assert_eq!((used.missed, used.batches), (2, 1));
-        assert_eq!(used.points[0].values.job[0], Rolled::Delta(50 * 500_000), "no ten minutes in one");
+        assert_eq!(
+            used.points[0].values.job[0],
+            Rolled::Delta(50 * 500_000),
+            "no ten minutes in one"
+        );
         store.keep_usage(vec![told(0, 2, 10..60, 5), told(3, 1, 660..700, 5)], 2).await.unwrap();
         let used = usage(&store).await;
         assert_eq!((used.missed, used.samples, used.points.len()), (0, 5, 1));
@@ -417,7 +432,8 @@ mod tests {
         };
         assert_eq!(store.writer.call(false, count).await.unwrap(), 120);
         let later = Timestamp::from_unix_ms(50_000_000 + 91 * 86_400_000);
-        let forget = move |db: &Connection| -> Result<usize, Error> { Ok(forget(db, later, 5_000)?) };
+        let forget =
+            move |db: &Connection| -> Result<usize, Error> { Ok(forget(db, later, 5_000)?) };
         assert!(store.writer.call(true, forget).await.unwrap() > 0);
         let node = Address::new(NODE).lower_hex();
         let gone = Eyes::of(store).usage(node, "job-1".to_owned()).await.unwrap();
