@@ -20,7 +20,7 @@ async function usage(page, { base, check, until, shot }) {
   check(plots[7].text === 'Powerunknownunknown: not allowed to the node’s user', 'what is not known says why: ' + plots[7].text);
   check(await page.$eval('.plot svg', (it) => /^CPU: mean .*, peak .* from /.test(it.getAttribute('aria-label'))), 'a plot is told to who sees none');
   check(await page.$$eval('[style]', (all) => all.every((it) => !it.closest('.plot'))), 'no plot has an inline style');
-  check((await page.$eval('main', (it) => it.textContent)).includes('1 batches never came'), 'what is missing is counted');
+  check((await page.$eval('main', (it) => it.textContent)).includes('One batch never came'), 'what is missing is counted');
   await page.click('.plot');
   check((await page.$eval('#ev', (it) => it.textContent)).includes('stream USAGE'), 'evidence of a plot');
   await shot(page, 'work-usage');

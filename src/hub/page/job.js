@@ -104,7 +104,7 @@ function listed(statuses) {
     h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
 }
 
-const figure = (key, it) => key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
+const figure = (key, it) => key.endsWith('At') ? iso(it).replace('T', ' ') : key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
 /// A document of somebody else, flat: its keys, and what they hold.
 function flat(value, prefix = '', out = []) {
   for (const [key, it] of Object.entries(value)) {

@@ -1,9 +1,10 @@
 // What jobs use, as small plots: the mean as a line over its range; a gap where nobody looked, never a line over it.
 
-import { ask, capital, empty, gib, h, hms, iso, n0, short, word } from './ui.js';
+import { ask, empty, gib, h, hms, iso, n0, short, word } from './ui.js';
 
 const NS = 'http://www.w3.org/2000/svg';
 const WIDTH = 240, HEIGHT = 36;
+let made = 0;
 const WHY = { off: 'the job’s profile does not ask for it', not_supported: 'not supported there', denied: 'not allowed to the node’s user', too_old: 'the driver is too old', gone: 'it had ended', failed: 'it could not be read', missed: 'not all was seen' };
 export const because = (why) => WHY[why] || word(why);
 
@@ -40,12 +41,14 @@ export function plot(name, unit, points, [begin, end], unknown) {
   const line = runs.map((run) => 'M' + steps(run, 'mean')).join(' ');
   const band = runs.map((run) => `M${steps(run, 'high')} L${run.toReversed().map((it) => `${x(it.until)},${y(it.low)} L${x(it.from)},${y(it.low)}`).join(' L')}Z`).join(' ');
   const area = runs.map((run) => `M${x(run[0].from)},${HEIGHT} L${steps(run, 'mean')} L${x(run.at(-1).until)},${HEIGHT}Z`).join(' ');
-  const gaps = [];
+  // Hatching where nobody looked.
+  const gaps = [], id = 'gap' + ++made;
   let seen = begin;
   for (const run of [...runs, [{ from: end, until: end }]]) {
-    if (run[0].from - seen > (end - begin) / 200) gaps.push(svg('rect', { x: x(seen), y: 0, width: x(run[0].from - seen + begin), height: HEIGHT, class: 'gap' }));
+    if (run[0].from - seen > (end - begin) / 200) gaps.push(svg('rect', { x: x(seen), y: 0, width: x(run[0].from - seen + begin), height: HEIGHT, class: 'gap', fill: `url(#${id})` }));
     seen = run.at(-1).until;
   }
+  if (gaps.length) gaps.unshift(svg('pattern', { id, width: 5, height: 5, patternUnits: 'userSpaceOnUse', patternTransform: 'rotate(45)' }, svg('rect', { width: 1.4, height: 5, class: 'hatch' })));
   const told = `${name}: mean ${say(mean)}, peak ${say(peak)}${unknown ? '; part of it is unknown: ' + because(unknown) : ''}`;
   const figure = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${told}, from ${hms(begin)} to ${hms(end)}` }, ...gaps, svg('path', { d: area, class: 'area' }), svg('path', { d: band, class: 'band' }), svg('path', { d: line, class: 'line' }));
   return h('figure.plot', { ev: `${told} · ${n0(known.length)} rollups from ${iso(begin)} to ${iso(end)} · stream USAGE` }, h('figcaption', null, h('span', null, name), h('b', null, say(mean)), h('span.mu', null, 'peak ' + say(peak))), figure, unknown ? h('p.mu', null, 'partly unknown: ' + because(unknown)) : null);
@@ -69,7 +72,7 @@ export function jobPlots({ points, metrics, card_metrics: cardMetrics, span_s: s
     rows.push(h('h3.card', { ev: uuid }, `GPU ${k} `, h('span.m.mu', null, short(uuid, 12, 4))), h('div.plots', null, of(points, 'percent', 'Busy', card('gpu_busy_percent'), 1), of(points, 'bytes', 'VRAM', card('gpu_memory_bytes'), 1), of(points, 'watts', 'Power', card('gpu_power_mw'), 1000)));
   });
   const every = span < 3600 ? `${span / 60} min` : `${span / 3600} h`;
-  rows.push(h('p.mu', { ev: `stream USAGE, last batch seq ${n0(seq)}` }, `Rollups of ${every}.${missed ? ` ${capital(n0(missed))} batches never came.` : ''}`));
+  rows.push(h('p.mu', { ev: `stream USAGE, last batch seq ${n0(seq)}` }, `Rollups of ${every}.${missed ? ` ${missed === 1 ? 'One batch' : n0(missed) + ' batches'} never came.` : ''}`));
   return rows;
 }
 

@@ -146,26 +146,24 @@ fn used(db: &Connection, node: &str, job: &str) -> Result<Option<Used>, Error> {
         })
         .optional()?;
     let Some([next, missed, samples, seq, last]) = head else { return Ok(None) };
-    let sql = "SELECT from_ms, ms, body, idx FROM usage_points
+    let sql = "SELECT from_ms, ms, body FROM usage_points
         WHERE node = ? AND job_id = ? AND span_s = ? ORDER BY idx";
-    let mut best: Option<Used> = None;
+    let batches = next.saturating_sub(missed);
+    let mut best = Used { span_s: 0, points: Vec::new(), batches, missed, samples, seq, last };
     for span in Span::ALL {
         let span_s = span.length().as_secs();
-        let indexed =
-            all(db, sql, params![node, job, signed(span_s)], |row| Ok((ms(row, 3)?, point(row)?)))?;
-        let is_whole = indexed.first().is_some_and(|(index, _)| *index == 0);
-        let points: Vec<Point> = indexed.into_iter().filter_map(|(_, point)| point).collect();
-        let batches = next.saturating_sub(missed);
-        let found = Used { span_s, points, batches, missed, samples, seq, last };
-        if is_whole {
-            return Ok(Some(found));
-        }
+        let points = all(db, sql, params![node, job, signed(span_s)], point)?;
+        let points: Vec<Point> = points.into_iter().flatten().collect();
+        let seen: u64 = points.iter().map(|point| u64::from(point.values.samples)).sum();
         // Of a job that is older than all of them, the longest span tells most.
-        if best.as_ref().is_none_or(|_| !found.points.is_empty()) {
-            best = Some(found);
+        if !points.is_empty() {
+            best = Used { span_s, points, ..best };
+        }
+        if seen == samples {
+            break;
         }
     }
-    Ok(best)
+    Ok(Some(best))
 }
 
 /// A point; `None` if its body can't be read.
