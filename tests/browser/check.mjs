@@ -30,7 +30,7 @@ async function computes(check) {
   refused(signature.slice(1), 'a short one is refused');
 }
 
-const steps = (page) => page.$$eval('.steps li', (all) => Object.fromEntries(all.map((it) => [it.querySelector('b').firstChild.data, { state: it.querySelector('svg').getAttribute('class').slice(4), text: it.querySelector('p').textContent }])));
+const steps = (page) => page.$$eval('.steps li', (all) => Object.fromEntries(all.map((it) => [it.querySelector('b').firstChild.data, { state: it.querySelector('svg').getAttribute('class').slice(2), text: it.querySelector('p').textContent }])));
 
 export async function check({ base, check, open, until, shot, hostile }) {
   await computes(check);
@@ -68,7 +68,7 @@ export async function check({ base, check, open, until, shot, hostile }) {
   await page.goto(`${base}/check`);
   await until(page, 'the page', () => document.querySelector('#doc'));
   const pasted = await run(proof, rpc);
-  is(pasted, 'Path', 'ok', 'leads in 1 steps to the root', 'the path of a proof');
+  is(pasted, 'Path', 'ok', 'leads in 1 step to the root', 'the path of a proof');
   is(pasted, 'Root', 'ok', 'names this node and this root', 'the root of a proof');
   is(pasted, 'Job', 'not_watched', 'pasted', 'a pasted receipt is compared with no job');
   check(pasted.done === 'part', 'and that is said: ' + pasted.done);

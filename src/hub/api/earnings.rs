@@ -2,7 +2,7 @@
 //!
 //! Must hold: a sum says of how many nodes something is not known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,32 +102,52 @@ async fn earnings(
 
 fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> Told {
     let mut of_days: BTreeMap<u64, Sum> = (first..=last).map(|day| (day, Sum::default())).collect();
-    let (mut rows, mut total) = (Vec::new(), Sum::default());
-    for node in nodes {
-        let (key, cards) = (key_of(node), cards(node));
-        let mut sum = Sum::default();
-        for (day, of_day) in &mut of_days {
-            let earned = known.earned.get(&(key.clone(), *day)).copied().unwrap_or_default();
-            let there = known.there.get(&(node.name.clone(), *day)).copied().unwrap_or_default();
-            for sum in [&mut *of_day, &mut sum, &mut total] {
-                sum.add(&earned, there, cards);
-            }
-            of_day.cards_unknown += u64::from(cards.is_none());
-        }
-        total.cards_unknown += u64::from(cards.is_none());
-        sum.cards_unknown = u64::from(cards.is_none());
-        rows.push(OfNode { name: node.name.clone(), cards, sum, chain: node.scored.clone() });
+    let mut rows: Vec<OfNode> = nodes.iter().map(|node| OfNode::new(node)).collect();
+    let mut total =
+        Sum { cards_unknown: rows.iter().map(|row| row.sum.cards_unknown).sum(), ..Sum::default() };
+    for sum in of_days.values_mut() {
+        sum.cards_unknown = total.cards_unknown;
     }
-    rows.sort_by(|a, b| {
-        let worth =
-            |row: &OfNode| (row.sum.earned.card_ms, row.sum.earned.run_ms, row.sum.cards_there_ms);
-        worth(b).cmp(&worth(a)).then_with(|| a.name.cmp(&b.name))
-    });
+    let keys: HashMap<String, usize> = nodes.iter().map(|node| key_of(node)).zip(0..).collect();
+    let names: HashMap<&str, usize> = nodes.iter().map(|node| &*node.name).zip(0..).collect();
+    let earned = known
+        .earned
+        .iter()
+        .map(|((key, day), earned)| (keys.get(key), *day, earned, There::default()));
+    let none = Earned::default();
+    let there = known
+        .there
+        .iter()
+        .map(|((name, day), there)| (names.get(name.as_str()), *day, &none, *there));
+    for (place, day, earned, there) in earned.chain(there) {
+        // Of a node that is known no more, nothing is told.
+        let Some(row) = place.and_then(|place| rows.get_mut(*place)) else { continue };
+        let cards = row.cards;
+        for sum in [of_days.get_mut(&day), Some(&mut row.sum), Some(&mut total)] {
+            if let Some(sum) = sum {
+                sum.add(earned, there, cards);
+            }
+        }
+    }
+    rows.sort_by(|a, b| b.worth().cmp(&a.worth()).then_with(|| a.name.cmp(&b.name)));
     let left_out = rows.len().saturating_sub(NODES_MAX);
     rows.truncate(NODES_MAX);
     let day_ms = DAY_MS.cast_unsigned();
     let days = of_days.into_iter().map(|(day, sum)| OfDay { day: day * day_ms, sum }).collect();
     Told { days, nodes: rows, total, left_out, at }
+}
+
+impl OfNode {
+    fn new(node: &Node) -> Self {
+        let cards = cards(node);
+        let sum = Sum { cards_unknown: u64::from(cards.is_none()), ..Sum::default() };
+        Self { name: node.name.clone(), cards, sum, chain: node.scored.clone() }
+    }
+
+    /// By what nodes are ordered: the cards that jobs held, then the time in which they ran, then the cards.
+    const fn worth(&self) -> (u64, u64, u64) {
+        (self.sum.earned.card_ms, self.sum.earned.run_ms, self.sum.cards_there_ms)
+    }
 }
 
 /// How many cards the node says that it has.

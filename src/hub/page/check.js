@@ -11,6 +11,7 @@ const WINDOWS_MAX = 30;
 const EVENT = hex(keccakText('ReceiptsCommitted(address,bytes32,uint32,uint32)'));
 const SCORE = hex(keccakText('reputationOf(address)').slice(0, 4));
 const low = (it) => String(it).toLowerCase();
+const stepped = (n) => n + (n === 1 ? ' step' : ' steps');
 const same = (a, b) => low(a) === low(b);
 const plain = (part) => { try { return decodeURIComponent(part ?? ''); } catch { return ''; } };
 
@@ -19,7 +20,7 @@ try { const theme = localStorage.getItem('theme'); if (theme === 'dark' || theme
 const [node, job] = location.hash.replace(/^#/, '').split('/').map(plain);
 let told = null; // the job's last status with a receipt, by the hub
 
-const box = h('textarea', { id: 'doc', rows: 12, spellcheck: 'false', autocomplete: 'off', required: true });
+const box = h('textarea', { id: 'doc', rows: 18, spellcheck: 'false', autocomplete: 'off', required: true });
 const url = h('input', { id: 'rpc', type: 'text', inputmode: 'url', spellcheck: 'false', autocomplete: 'off', placeholder: 'none: the chain is not asked' });
 const out = h('div', { id: 'out', role: 'status' });
 const from = h('p.mu', null, 'A receipt, or a proof as `lamda-node receipt proof JOB_ID` writes it.'.split('`').map((part, k) => k % 2 ? h('code', null, part) : part));
@@ -39,7 +40,7 @@ async function load() {
   try {
     const { statuses } = await ask('/api/job', { node, job });
     told = (Array.isArray(statuses) ? statuses : []).map((it) => it?.status).findLast((it) => it?.receipt) ?? null;
-    if (told) box.value = JSON.stringify(told.receipt, null, 1);
+    if (told) box.value = JSON.stringify({ message: told.receipt.message, ...told.receipt }, null, 1); // what it says first
     from.textContent = told ? 'As the hub has it from the job’s last status. You can paste another one.' : 'The hub has no receipt of this job. You can paste one.';
   } catch (err) { from.textContent = `${err.message} You can paste a receipt.`; }
 }
@@ -122,7 +123,7 @@ function path(step, given, leaf) {
   const way = Array.isArray(given.proof) ? given.proof.map(low) : null;
   if (!way || way.length > PATH_MAX || !way.every((it) => /^0x[0-9a-f]{64}$/.test(it))) return step('bad', 'Path', 'The proof is no list of at most 32 hashes.');
   const root = way.reduce(pair, leaf), isIt = same(root, given.root);
-  return step(isIt ? 'ok' : 'bad', 'Path', isIt ? `The receipt’s leaf leads in ${way.length} steps to the root ` : 'The path from the receipt’s leaf does not end at the document’s root, but at ', h('code', null, root));
+  return step(isIt ? 'ok' : 'bad', 'Path', isIt ? `The receipt’s leaf leads in ${stepped(way.length)} to the root ` : 'The path from the receipt’s leaf does not end at the document’s root, but at ', h('code', null, root));
 }
 
 async function onChain(step, { rpc, given, receipt, domain, message, digest, leaf }) {
@@ -133,7 +134,7 @@ async function onChain(step, { rpc, given, receipt, domain, message, digest, lea
   await contract(step, rpc, domain, message);
   const found = given ? await committed(rpc, given, domain, message) : await search(rpc, { receipt, domain, message, digest, leaf, head });
   if (found.none || found.wrong) { step(found.none ? 'none' : 'bad', 'Root', say(found.none || found.wrong)); return; }
-  if (!given) step('ok', 'Path', `With ${n0(found.count)} receipts of this node that the hub has, the leaf leads in ${found.way.length} steps to the root `, h('code', null, found.root));
+  if (!given) step('ok', 'Path', `With ${n0(found.count)} receipts of this node that the hub has, the leaf leads in ${stepped(found.way.length)} to the root `, h('code', null, found.root));
   const count = found.completed + found.failed, way = given ? given.proof : found.way;
   if (way.length > 0 && count <= 2 ** (way.length - 1)) { step('bad', 'Root', `The heartbeat counts ${count} receipts, too few for a path of ${way.length} steps.`); return; }
   const block = await call(rpc, 'eth_getBlockByNumber', '0x' + found.block.toString(16), false);
