@@ -1,10 +1,10 @@
 // Opens the hub's pages in a browser and checks what a user would notice. Started by tests/it/hub/pages.rs:
-// hub.mjs PART BASE CHROMIUM FOLDER, where PART is fleet, looks, states, work or check. Ends with 0 if all is well.
+// hub.mjs PART BASE CHROMIUM FOLDER, where PART is fleet, looks, looks-of-work, states, work or check. Ends with 0 if all is well.
 
 import { mkdir } from 'node:fs/promises';
 import puppeteer from 'puppeteer-core';
 import { fleet } from './fleet.mjs';
-import { looks } from './looks.mjs';
+import { looks, looksOfWork } from './looks.mjs';
 import { states } from './states.mjs';
 import { work } from './work.mjs';
 import { check as checks } from './check.mjs';
@@ -48,7 +48,7 @@ const text = (page, selector) => page.$eval(selector, (element) => element.textC
 try {
   await mkdir(folder, { recursive: true });
   const tools = { base, check, open, until, ask, shot, text, hostile: process.env.HOSTILE };
-  await { fleet, looks, states, work, check: checks }[part](tools);
+  await { fleet, looks, 'looks-of-work': looksOfWork, states, work, check: checks }[part](tools);
 } catch (err) {
   check(false, err.stack);
 } finally {

@@ -91,7 +91,7 @@ async fn earnings(
     state.all()?;
     let now = state.now.get();
     let last = now.unix_ms() / DAY_MS.cast_unsigned();
-    let first = last + 1 - days.unwrap_or(14).clamp(1, DAYS_MAX);
+    let first = (last + 1).saturating_sub(days.unwrap_or(14).clamp(1, DAYS_MAX));
     let only = if node.is_empty() { None } else { Some(find(&state, &node)?) };
     let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
     let known = state.eyes.days(first, now, names).await?;

@@ -82,6 +82,13 @@ async fn every_page_is_accessible_and_fits_on_screens_from_360_to_1440_pixels() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn plots_logs_earnings_and_checks_are_accessible_and_fit_on_screens_from_360_to_1440_pixels()
+{
+    let said = serving(Seeded::new(NODES), |base| browse("looks-of-work", &base)).await;
+    assert!(said.contains("all is well"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_say_what_is_empty_what_loads_and_what_failed() {
     let said = serving(Seeded::new(0), |base| browse("states", &base)).await;
     assert!(said.contains("all is well"), "{said}");
