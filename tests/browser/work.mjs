@@ -85,6 +85,10 @@ async function earnings(page, { base, check, until, shot }) {
   check(nodes[1].at(-1) === '9,610' && nodes[0].at(-1) === '–', 'the score, where it is known: ' + nodes.map((row) => row.at(-1)));
   check(/do not say which cards/.test(await page.$eval('main', (it) => it.textContent)), 'it says of how many nodes the cards are not known');
   await shot(page, 'work-earnings');
+  const count = () => page.$$eval('[aria-label="Nodes, table"] tbody tr', (all) => all.length);
+  check(await count() === 50, 'fifty nodes at first: ' + await count());
+  await page.evaluate(() => [...document.querySelectorAll('button')].find((it) => it.textContent === '450 more').click());
+  check(await count() === 500, 'five hundred if asked for: ' + await count());
   await page.goto(`${base}/#/earnings?days=7&node=ams-c-111`);
   await until(page, 'one node', () => document.querySelectorAll('[aria-label="Days, table"] tbody tr').length === 7);
   check((await page.$eval('h1', (it) => it.textContent)) === 'Earnings and idle time of ams-c-111', 'whose it is');

@@ -5,6 +5,8 @@ import { ago, ask, empty, failed, h, hints, iso, leave, loading, main, n0, nodeH
 const HOUR = 3_600_000;
 const hours = (ms) => ms < HOUR ? (ms / 60_000).toFixed(ms && ms < 600_000 ? 1 : 0) + ' min' : ms < 100 * HOUR ? (ms / HOUR).toFixed(1) + ' h' : n0(ms / HOUR) + ' h';
 const share = (part, whole) => whole > 0 ? (part / whole * 100).toFixed(1) + ' %' : '–';
+/// How many nodes are shown at first.
+const SHOWN = 50;
 const RANGES = [7, 14, 30, 90];
 
 const jobs = (it) => `${n0(it.completed)} completed, ${n0(it.failed)} failed, ${n0(it.other)} cancelled or rejected`;
@@ -58,8 +60,18 @@ function show({ days, nodes, total, left_out: leftOut }, node) {
   if (node) {
     const { chain } = nodes[0] || {};
     parts.push(section('h-c', 'Chain', chain && h('span', null, 'the contract, asked ', ago(chain.asked)), chain ? chainFigures(chain) : empty('The hub has no chain, or has not asked it about this node yet.')));
-  } else parts.push(section('h-n', 'By node', leftOut ? `the first 500; ${n0(leftOut)} more count above` : `${n0(nodes.length)} nodes`, nodes.length ? table('Nodes', ['Node', '>GPUs', ...HEADS, '>Uptime', '>Score'], nodes.map((it) => [h('a.a', { href: '#/earnings?' + new URLSearchParams({ node: it.name }) }, it.name), it.cards == null ? '–' : n0(it.cards), ...cells(it), uptime(it), score(it)])) : empty('No node is known.')));
+  } else parts.push(section('h-n', 'By node', `${n0(nodes.length + leftOut)} nodes, who holds most cards first${leftOut ? `; ${n0(leftOut)} are not listed, and count above` : ''}`, byNode(nodes)));
   return parts;
+}
+
+/// A table of nodes, of which most are shown when somebody asks for them.
+function byNode(nodes) {
+  if (!nodes.length) return empty('No node is known.');
+  const row = (it) => [h('a.a', { href: '#/earnings?' + new URLSearchParams({ node: it.name }) }, it.name), it.cards == null ? '–' : n0(it.cards), ...cells(it), uptime(it), score(it)];
+  const of = (some) => table('Nodes', ['Node', '>GPUs', ...HEADS, '>Uptime', '>Score'], some.map(row));
+  const box = h('div', null, of(nodes.slice(0, SHOWN)));
+  if (nodes.length > SHOWN) box.append(h('p.older', null, h('button', { type: 'button', onclick: () => box.replaceChildren(of(nodes)) }, `${n0(nodes.length - SHOWN)} more`)));
+  return box;
 }
 
 /// What the contract says of a node.
