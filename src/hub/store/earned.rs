@@ -213,11 +213,12 @@ fn there(
          SELECT name, MAX(at_ms), standing FROM standings WHERE at_ms < ?1 AND (?2 IS NULL OR name = ?2) GROUP BY name
          ORDER BY 1, 2 LIMIT {STANDINGS_MAX}"
     );
-    let changes = all(db, &sql, params![signed(from), name], |row| {
-        Ok((row.get::<_, String>(0)?, ms(row, 1)?, row.get::<_, String>(2)?))
+    let changes: Vec<Stood> = all(db, &sql, params![signed(from), name], |row| {
+        Ok((row.get(0)?, ms(row, 1)?, row.get(2)?))
     })?;
     let sql = "SELECT from_ms, to_ms FROM watches WHERE to_ms >= ?1 ORDER BY from_ms LIMIT 10000";
     let watched = all(db, sql, [signed(from)], |row| Ok((ms(row, 0)?, ms(row, 1)?)))?;
+    let changes = begun(db, changes, name)?;
     let mut there = BTreeMap::new();
     for (place, (name, since, standing)) in changes.iter().enumerate() {
         let next = changes.get(place + 1).filter(|(other, ..)| other == name);
@@ -236,6 +237,32 @@ fn there(
         });
     }
     Ok(there)
+}
+
+/// A node's name, since when it stood, and how.
+type Stood = (String, u64, String);
+
+/// These changes, with how each node stood before its first one: nobody writes that down, since a new node is up.
+fn begun(db: &Connection, changes: Vec<Stood>, name: Option<String>) -> Result<Vec<Stood>, Error> {
+    let sql = "SELECT name, first_ms, standing FROM nodes WHERE ?1 IS NULL OR name = ?1";
+    let nodes = all(db, sql, [name], |row| {
+        Ok((row.get::<_, String>(0)?, ms(row, 1)?, row.get::<_, String>(2)?))
+    })?;
+    let mut of_nodes: BTreeMap<String, Vec<Stood>> = BTreeMap::new();
+    for change in changes {
+        of_nodes.entry(change.0.clone()).or_default().push(change);
+    }
+    for (name, first, standing) in nodes {
+        let own = of_nodes.entry(name.clone()).or_default();
+        match own.first() {
+            None => own.push((name, first, standing)),
+            Some((_, at, next)) if next != Standing::Up.as_str() && first < *at => {
+                own.insert(0, (name, first, Standing::Up.as_str().to_owned()));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(of_nodes.into_values().flatten().collect())
 }
 
 /// Calls `f` with each day of a span and how much of it was watched.
@@ -309,13 +336,17 @@ mod tests {
         let store = Store::in_memory().unwrap();
         fill(&store, |db| {
             db.execute_batch(&format!(
-                "INSERT INTO standings VALUES ('a', 5, 'up', ''), ('a', {}, 'down', ''), ('a', {}, 'not_watched', '');
+                "INSERT INTO standings VALUES ('a', 5, 'up', ''), ('a', {}, 'down', ''), ('a', {}, 'not_watched', ''),
+                     ('c', {noon}, 'down', '');
+                 INSERT INTO nodes (name, first_ms, standing, standing_ms)
+                     VALUES ('b', {noon}, 'up', {noon}), ('c', {noon} - 60000, 'down', {noon});
                  INSERT INTO watches VALUES (0, {}), ({}, {});",
                 10 * DAY + 1_000_000,
                 10 * DAY + 2_000_000,
                 10 * DAY + 500_000,
                 10 * DAY + 600_000,
                 12 * DAY,
+                noon = 11 * DAY + DAY / 2,
             ))
         })
         .await;
@@ -323,5 +354,9 @@ mod tests {
         let first = there[&("a".to_owned(), 10)];
         assert_eq!((first.up_ms, first.known_ms), (900_000, 1_900_000), "100 s were not watched");
         assert_eq!(there[&("a".to_owned(), 11)], There::default());
+        let of = |name: &str| there[&(name.to_owned(), 11)];
+        let half = DAY / 2;
+        assert_eq!(of("b"), There { up_ms: half, known_ms: half }, "it has never changed");
+        assert_eq!(of("c"), There { up_ms: 60_000, known_ms: half + 60_000 }, "it was up before");
     }
 }
