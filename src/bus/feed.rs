@@ -21,7 +21,7 @@ const READ: &str = "read what nodes say";
 /// The subjects of presences.
 const PRESENCES: &str = "$KV.NODES.";
 
-/// A status with its place in the stream. Its subject proves nothing: anyone on the server could have sent it.
+/// A status or batch with its place in the stream. Its subject proves nothing: anyone on the server could have sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The agent that the subject names.
@@ -36,8 +36,12 @@ pub struct Recorded {
     pub body: Bytes,
 }
 
-/// Statuses of all nodes in the order in which they were sent.
-pub struct Records(Box<pull::Ordered>);
+/// Messages of all nodes' jobs in the order in which they were sent.
+pub struct Records {
+    messages: Box<pull::Ordered>,
+    /// Whose a subject is.
+    whose: fn(&str) -> Option<(Address, JobId)>,
+}
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,7 +77,26 @@ impl Bus {
         };
         let consumer = stream.create_consumer(config).await.map_err(|err| refused(err.into()))?;
         let messages = consumer.messages().await.map_err(|err| refused(err.into()))?;
-        Ok(Records(Box::new(messages)))
+        Ok(Records { messages: Box::new(messages), whose: subjects::parse_status })
+    }
+
+    /// The batches of what jobs used, as [`Bus::records`]; `None` while no node has sent one, since the stream is made
+    /// by the first that does.
+    pub async fn usage_records(&self, after: u64) -> Result<Option<Records>, Error> {
+        self.online()?;
+        let refused = |err| Error::Refused { what: READ, source: err };
+        let Some(stream) = self.find_stream(StreamKind::Usage.name()).await? else {
+            return Ok(None);
+        };
+        let config = pull::OrderedConfig {
+            filter_subject: subjects::ALL_USAGE.to_owned(),
+            deliver_policy: start(after, stream.cached_info().state.last_sequence),
+            replay_policy: ReplayPolicy::Instant,
+            ..pull::OrderedConfig::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|err| refused(err.into()))?;
+        let messages = consumer.messages().await.map_err(|err| refused(err.into()))?;
+        Ok(Some(Records { messages: Box::new(messages), whose: subjects::parse_usage }))
     }
 
     /// The number of the newest event that the stream holds, if there is one.
@@ -101,20 +124,20 @@ fn start(after: u64, last: u64) -> DeliverPolicy {
 }
 
 impl Records {
-    /// The next status. Cancel-safe.
+    /// The next message. Cancel-safe.
     pub async fn next(&mut self) -> Result<Recorded, Error> {
         loop {
-            let message = self.0.next().await.ok_or(Error::Closed)?;
+            let message = self.messages.next().await.ok_or(Error::Closed)?;
             let refused = |err| Error::Refused { what: READ, source: err };
             let message = message.map_err(|err| refused(Box::new(err)))?;
             let info = message.info().map_err(refused)?;
             let (seq, nanos) = (info.stream_sequence, info.published.unix_timestamp_nanos());
-            if let Some((agent, job)) = subjects::parse_status(&message.subject) {
+            if let Some((agent, job)) = (self.whose)(&message.subject) {
                 let ms = u64::try_from(nanos / 1_000_000).unwrap_or_default();
                 let (at, body) = (Timestamp::from_unix_ms(ms), message.payload.clone());
                 return Ok(Recorded { agent, job, seq, at, body });
             }
-            debug!(subject = %message.subject, "skipped what is no agent's status");
+            debug!(subject = %message.subject, "skipped what is of no agent");
         }
     }
 }

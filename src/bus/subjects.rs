@@ -143,9 +143,13 @@ pub fn usage_filter(agent: Option<Address>, job: &JobId) -> String {
     format!("usage.{}.{job}", or_any(agent.as_ref()))
 }
 
-/// The agent of a subject of [`usage`]; `None` if it is not one.
-pub fn parse_usage(subject: &str) -> Option<Address> {
-    subject.strip_prefix("usage.")?.split_once('.')?.0.parse().ok()
+/// The filter on [`usage`] of all agents and jobs.
+pub const ALL_USAGE: &str = "usage.*.*";
+
+/// The agent and job of a subject of [`usage`]; `None` if it is not one.
+pub fn parse_usage(subject: &str) -> Option<(Address, JobId)> {
+    let (agent, job) = subject.strip_prefix("usage.")?.split_once('.')?;
+    Some((agent.parse().ok()?, job.parse().ok()?))
 }
 
 /// Where live figures are published: in `m/<domain>/c/<channel>/…` as MQTT clients write it, with dots for the slashes.

@@ -50,7 +50,7 @@ impl Bus {
             let next = timeout(NEXT, messages.next()).await;
             let message = next.map_err(|_| Error::Timeout { what: WHAT })?.ok_or(Error::Closed)?;
             let message = message.map_err(|err| refused(err.into()))?.message;
-            if let Some(agent) = subjects::parse_usage(&message.subject) {
+            if let Some((agent, _)) = subjects::parse_usage(&message.subject) {
                 batches.push((agent, message.payload));
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Node, Scored};
 use crate::chain::pulse::{Beat, Pulse};
 use crate::chain::{Error, Reader};
 use crate::clock::{Clock, Timestamp};
@@ -29,6 +29,10 @@ const BACK: Duration = Duration::from_hours(1);
 
 /// Most heartbeats that are remembered; those of the nodes that the hub knows are always among them.
 const BEATS_MAX: usize = 200_000;
+
+/// How many nodes the contract is asked about each time, and how old what it said may be before.
+const SCORES: usize = 20;
+const SCORE_KEPT: Duration = Duration::from_mins(1);
 
 /// Reads the chain. One service.
 #[derive(Debug)]
@@ -83,7 +87,33 @@ impl<C: Clock> ChainClock<C> {
                 let since = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ms(BACK)));
                 listening.chain.get_or_insert(since);
             });
+            self.ask_scores().await;
             self.clock.sleep(EVERY).await;
+        }
+    }
+
+    /// Asks the contract about some nodes: those of which what it said is oldest. What fails is asked for later.
+    async fn ask_scores(&self) {
+        let now = self.clock.now();
+        let asked = |node: &Node| node.scored.as_ref().map(|it| it.asked);
+        let mut old: Vec<_> = self.fleet.all();
+        old.retain(|node| {
+            node.chain_block.is_some() && asked(node).is_none_or(|at| now.since(at) >= SCORE_KEPT)
+        });
+        old.sort_by_key(|node| asked(node));
+        for node in old.iter().take(SCORES) {
+            let Some(address) = node.address else { continue };
+            match self.reader.reputation(address).await {
+                Ok(Some(reputation)) => self.fleet.update_if_known(&node.name, |node| {
+                    node.scored = Some(Scored { reputation: Arc::new(reputation), asked: now });
+                }),
+                // Not registered any more, or a contract without scores: then none of the others has one.
+                Ok(None) => return,
+                Err(err) => {
+                    tracing::debug!("no score of {}: {}", node.name, crate::report::causes(&err));
+                    return;
+                }
+            }
         }
     }
 

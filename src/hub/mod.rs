@@ -18,6 +18,7 @@ pub mod happened;
 pub mod identities;
 mod links;
 pub mod listen;
+pub mod logs;
 pub mod odd;
 pub mod page;
 mod parts;

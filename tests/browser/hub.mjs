@@ -1,11 +1,13 @@
 // Opens the hub's pages in a browser and checks what a user would notice. Started by tests/it/hub/pages.rs:
-// hub.mjs PART BASE CHROMIUM FOLDER, where PART is fleet, looks or states. Ends with 0 if all is well.
+// hub.mjs PART BASE CHROMIUM FOLDER, where PART is fleet, looks, looks-of-work, states, work or check. Ends with 0 if all is well.
 
 import { mkdir } from 'node:fs/promises';
 import puppeteer from 'puppeteer-core';
 import { fleet } from './fleet.mjs';
-import { looks } from './looks.mjs';
+import { looks, looksOfWork } from './looks.mjs';
 import { states } from './states.mjs';
+import { work } from './work.mjs';
+import { check as checks } from './check.mjs';
 
 const [part, base, chromium, folder] = process.argv.slice(2);
 const wrong = [];
@@ -24,10 +26,11 @@ async function open(width = 1440, height = 900) {
   const page = await context.newPage();
   await page.setViewport({ width, height });
   page.expected = false;
+  page.allowed = null; // the only other origin that may be asked
   page.on('console', (said) => { if (said.type() === 'error' && !page.expected) check(false, 'console: ' + said.text()); });
   page.on('pageerror', (err) => check(false, 'error in the page: ' + err.message));
   page.on('dialog', async (dialog) => { check(false, 'a dialog opened: ' + dialog.message()); await dialog.dismiss(); });
-  page.on('request', (request) => { if (!/^data:/.test(request.url()) && new URL(request.url()).origin !== base) check(false, 'a request to ' + request.url()); });
+  page.on('request', (request) => { if (!/^data:/.test(request.url()) && ![base, page.allowed].includes(new URL(request.url()).origin)) check(false, 'a request to ' + request.url()); });
   await page.evaluateOnNewDocument(() => addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.violatedDirective + ' ' + e.blockedURI)));
   return page;
 }
@@ -45,7 +48,7 @@ const text = (page, selector) => page.$eval(selector, (element) => element.textC
 try {
   await mkdir(folder, { recursive: true });
   const tools = { base, check, open, until, ask, shot, text, hostile: process.env.HOSTILE };
-  await { fleet, looks, states }[part](tools);
+  await { fleet, looks, 'looks-of-work': looksOfWork, states, work, check: checks }[part](tools);
 } catch (err) {
   check(false, err.stack);
 } finally {

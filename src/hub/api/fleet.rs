@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::pages::{Pages, Refused, answer};
-use crate::hub::fleet::Node;
 use crate::hub::fleet::view::{self, Query, Row, Written};
+use crate::hub::fleet::{Node, Scored};
 use crate::hub::store::view::{EventQuery, EventRow, JobRow, Past, Told};
 use crate::web::Router;
 use crate::web::extract::{Query as Asked, State};
@@ -19,7 +19,7 @@ use crate::web::response::Response;
 use crate::web::routing::get;
 
 /// The longest name or id that is looked up, in bytes.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 
 pub(super) fn routes() -> Router<Pages> {
     Router::new()
@@ -28,6 +28,7 @@ pub(super) fn routes() -> Router<Pages> {
         .route("/api/events", get(events))
         .route("/api/jobs", get(jobs))
         .route("/api/job", get(job))
+        .route("/api/receipts", get(receipts))
 }
 
 #[derive(Serialize)]
@@ -64,6 +65,7 @@ struct Whole<'a> {
     row: Row,
     presence: Option<&'a Value>,
     gswarm: Option<&'a Map<String, Value>>,
+    scored: Option<&'a Scored>,
     #[serde(flatten)]
     past: Past,
     at: u64,
@@ -82,6 +84,7 @@ async fn node(
         row: Row::of(&node),
         presence: node.presence.as_deref(),
         gswarm: node.gswarm.as_ref(),
+        scored: node.scored.as_ref(),
         past,
         at: now.unix_ms(),
     };
@@ -103,7 +106,7 @@ pub(super) fn find(state: &Pages, name: &str) -> Result<Arc<Node>, Refused> {
 }
 
 /// What the tables of events and jobs call a node: its address if it has one.
-fn key_of(node: &Node) -> String {
+pub(super) fn key_of(node: &Node) -> String {
     match node.address {
         Some(address) => address.lower_hex(),
         None => node.name.clone(),
@@ -206,4 +209,26 @@ async fn job(
     let told = state.eyes.job(address.clone(), job).await?.ok_or(UNKNOWN)?;
     let at = state.now.get().unix_ms();
     Ok(answer(&asked, &WholeJob { told, node: node.name.clone(), address, at }))
+}
+
+#[derive(Serialize)]
+struct ToldReceipts {
+    rows: Vec<Value>,
+    at: u64,
+}
+
+/// The receipts of a node around one of its jobs: a root on the chain covers several.
+async fn receipts(
+    state: State<Pages>,
+    asked: HeaderMap,
+    Asked(AskedJob { node, job }): Asked<AskedJob>,
+) -> Result<Response, Refused> {
+    const UNKNOWN: Refused = Refused::Unknown("the hub has heard of no such job of this node");
+    state.all()?;
+    if job.len() > NAME_BYTES_MAX {
+        return Err(UNKNOWN);
+    }
+    let node = key_of(&*find(&state, &node)?);
+    let rows = state.eyes.receipts(node, job).await?.ok_or(UNKNOWN)?;
+    Ok(answer(&asked, &ToldReceipts { rows, at: state.now.get().unix_ms() }))
 }

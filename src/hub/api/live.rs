@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Timestamp;
 use crate::hub::fleet::view::{Counts, Row};
 use crate::hub::fleet::{Change, Fleet, Node};
+use crate::hub::logs::Logs;
 use crate::hub::store::view::EventRow;
 
 /// How long changes are gathered into one message.
@@ -96,6 +97,8 @@ pub struct Live {
     pub(super) messages: broadcast::Sender<Message>,
     news: broadcast::Sender<News>,
     pub(super) places: Arc<Semaphore>,
+    /// What jobs write now.
+    pub logs: Logs,
     pub(in crate::hub) end: CancellationToken,
 }
 
@@ -105,6 +108,7 @@ impl Default for Live {
             messages: broadcast::channel(MESSAGES_MAX).0,
             news: broadcast::channel(MESSAGES_MAX).0,
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            logs: Logs::default(),
             end: CancellationToken::new(),
         }
     }

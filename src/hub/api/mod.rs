@@ -9,6 +9,7 @@ pub mod alerts_view;
 mod apps;
 pub mod auth;
 mod body;
+mod earnings;
 pub mod enroll;
 pub mod error;
 pub mod fleet;
@@ -26,6 +27,7 @@ pub mod silences;
 mod site;
 pub mod stream;
 mod tasks;
+mod usage;
 mod ws;
 
 use std::sync::Arc;

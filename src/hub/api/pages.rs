@@ -189,9 +189,18 @@ pub(super) mod tests {
             "/api/alerts",
             "/api/jobs?node=%3Cb%3E",
             "/api/job?node=%3Cb%3E&job=j",
-            "/api/stream?topics=fleet",
+            "/api/usage?node=%3Cb%3E",
+            "/api/jobs/%3Cb%3E/j/usage",
+            "/api/earnings",
+            "/api/receipts?node=%3Cb%3E&job=j",
+            "/api/stream?topics=fleet&log_node=%3Cb%3E&log_job=j",
         ];
-        for said in told(pages(fleet(), Show::Full), &all[..7]).await {
+        let open: Vec<&str> = [&all[..7], &["/check"], &all[8..11]].concat();
+        for said in told(pages(fleet(), Show::Full), &open).await {
+            if said.contains("text/html") {
+                assert!(said.contains("connect-src 'self' https:"), "{said}");
+                continue;
+            }
             assert!(said.starts_with("HTTP/1.1 200"), "{said}");
             assert!(said.contains("nosniff") && said.contains("no-store"), "{said}");
         }

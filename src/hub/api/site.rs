@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pages::{Pages, Site};
-use super::{alerts_view, fleet, observations, stream};
+use super::{alerts_view, earnings, fleet, observations, stream, usage};
 use crate::hub::page;
 use crate::web::routing::get;
 use crate::web::{Json, Router};
@@ -18,6 +18,8 @@ impl Pages {
             .merge(observations::shown())
             .merge(alerts_view::routes())
             .merge(stream::routes())
+            .merge(usage::routes())
+            .merge(earnings::routes())
             .with_state(self)
             .merge(page::routes(&title))
     }

@@ -15,8 +15,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use super::fleet::find;
 use super::live::{Message, Topic};
 use super::pages::{FRESH, Pages, Refused};
+use crate::hub::logs::{self, Whose};
 use crate::web::extract::{ConnectInfo, Extension, Query, State};
 use crate::web::http::{StatusCode, header};
 use crate::web::response::sse::{Event, KeepAlive, Sse};
@@ -44,11 +46,14 @@ pub(super) fn routes() -> Router<Pages> {
 struct Asked {
     /// Topics, separated by commas.
     topics: String,
+    /// The node and the job whose log is to come too; empty for none.
+    log_node: String,
+    log_job: String,
 }
 
 async fn open(
     state: State<Pages>,
-    Query(Asked { topics }): Query<Asked>,
+    Query(Asked { topics, log_node, log_job }): Query<Asked>,
     peer: Option<Extension<ConnectInfo<Peer>>>,
 ) -> Result<Response, Refused> {
     state.all()?;
@@ -57,6 +62,7 @@ async fn open(
     let Some(topics) = topics else {
         return Err(Refused::Wrong("topics are of fleet, alerts, events".to_owned()));
     };
+    let log = if log_job.is_empty() { None } else { Some(log(&state, &log_node, &log_job)?) };
     let live = &state.live;
     if live.end.is_cancelled() {
         return Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
@@ -74,11 +80,22 @@ async fn open(
     });
     let reader = Reader {
         messages: live.messages.subscribe(),
-        hello: Some(hello.to_string()),
+        first: vec![hello.to_string()],
         end: live.end.clone(),
         topics,
+        log: None,
         _place: place,
     };
+    let mut reader = reader;
+    if let Some(whose) = log {
+        match live.logs.follow(whose) {
+            Some((log, is_heard)) => {
+                reader.first.insert(0, logs::state(is_heard).to_string());
+                reader.log = Some(log);
+            }
+            None => reader.first.insert(0, logs::LOST.to_owned()),
+        }
+    }
     let events = stream::unfold(reader, async |mut reader| {
         let text = reader.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(text)), reader))
@@ -91,12 +108,22 @@ async fn open(
     Ok((FRESH, sse).into_response())
 }
 
+/// Whose log is asked for.
+fn log(state: &Pages, node: &str, job: &str) -> Result<Whose, Refused> {
+    const NONE: Refused = Refused::Unknown("this node has no account, so it sends no logs");
+    let node = find(state, node)?.address.ok_or(NONE)?;
+    let wrong = |_| Refused::Wrong("log_job is no id of a job".to_owned());
+    Ok(Whose { node, job: job.parse().map_err(wrong)? })
+}
+
 /// One tab.
 #[derive(Debug)]
 struct Reader {
     messages: broadcast::Receiver<Message>,
-    hello: Option<String>,
+    /// What is said before anything else, the last one first.
+    first: Vec<String>,
     topics: BTreeSet<Topic>,
+    log: Option<broadcast::Receiver<Arc<str>>>,
     end: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -104,13 +131,21 @@ struct Reader {
 impl Reader {
     /// The next message; `None` once the hub ends.
     async fn next(&mut self) -> Option<String> {
-        if let Some(hello) = self.hello.take() {
-            return Some(hello);
+        if let Some(first) = self.first.pop() {
+            return Some(first);
         }
         loop {
             let message = tokio::select! {
                 () = self.end.cancelled() => return None,
                 message = self.messages.recv() => message,
+                lines = next_of(&mut self.log) => match lines {
+                    Ok(lines) => return Some(lines.to_string()),
+                    Err(RecvError::Lagged(_)) => return Some(logs::LOST.to_owned()),
+                    Err(RecvError::Closed) => {
+                        self.log = None;
+                        continue;
+                    }
+                },
             };
             match message {
                 Ok(message) if self.topics.contains(&message.topic) => {
@@ -121,6 +156,14 @@ impl Reader {
                 Err(RecvError::Closed) => return None,
             }
         }
+    }
+}
+
+/// What comes next of a log; never, without one.
+async fn next_of(log: &mut Option<broadcast::Receiver<Arc<str>>>) -> Result<Arc<str>, RecvError> {
+    match log {
+        Some(log) => log.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -138,7 +181,8 @@ mod tests {
     fn reader(live: &Live, topics: &[Topic]) -> Reader {
         Reader {
             messages: live.messages.subscribe(),
-            hello: None,
+            first: Vec::new(),
+            log: None,
             topics: topics.iter().copied().collect(),
             end: live.end.clone(),
             _place: Arc::clone(&live.places).try_acquire_owned().unwrap(),
@@ -232,7 +276,7 @@ mod tests {
     async fn a_stream_too_many_is_refused_and_none_begins_once_the_hub_ends() {
         let pages = super::super::pages::tests::pages(Fleet::new([]), Show::Full);
         let ask = async |topics: &str| {
-            let asked = Asked { topics: topics.to_owned() };
+            let asked = Asked { topics: topics.to_owned(), ..Asked::default() };
             open(State(pages.clone()), Query(asked), None).await.map(|answer| answer.status())
         };
         assert_eq!(ask("fleet,events").await.unwrap(), StatusCode::OK);

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use crate::chain::extension::Reputation;
 use crate::clock::Timestamp;
 use crate::fleet::clocks::{Heard, Standing};
 use crate::hub::identities::Identities;
@@ -51,6 +52,18 @@ pub struct Node {
     pub presence: Option<Arc<Value>>,
     /// The owner's tags.
     pub tags: Vec<String>,
+    /// What the contract last said of it.
+    pub scored: Option<Scored>,
+}
+
+/// What the contract says of a node.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Scored {
+    /// Its record.
+    #[serde(flatten)]
+    pub reputation: Arc<Reputation>,
+    /// When the hub asked.
+    pub asked: Timestamp,
 }
 
 impl Node {
@@ -71,6 +84,7 @@ impl Node {
             gswarm: None,
             presence: None,
             tags: Vec::new(),
+            scored: None,
         }
     }
 }

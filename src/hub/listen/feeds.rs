@@ -1,17 +1,25 @@
 //! The feeds: each is set up, then read for as long as the connection lasts.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Error, Listener, OnNats, SET_UP, Source, gather, on_nats};
 use crate::bus::{self, Bus, EventStream, Presences, Recorded, Records, Start};
 use crate::clock::{Clock, Timestamp};
 use crate::fleet::instances::{Clash, ON_NATS};
 use crate::fleet::{Event, signed};
+use crate::hub::logs::{Lines, Whose};
 use crate::hub::store::heard::{EVENTS, STATUSES};
+use crate::hub::store::usage::{Told, USAGE};
 use crate::ids::Address;
 use crate::node::presence::Presence;
+use crate::usage::Batch;
 
 /// The component of what watchers say.
 const WATCHER: &str = crate::fleet::kinds::SIDECAR_WELL.component;
@@ -99,6 +107,102 @@ impl<C: Clock> Listener<C> {
             self.poke.notify_one();
         }
     }
+}
+
+/// How long to wait for the stream of batches to be made, and how long a live log's lines are gathered.
+const MADE: Duration = Duration::from_secs(30);
+const LINES: Duration = Duration::from_millis(100);
+
+impl<C: Clock> Listener<C> {
+    /// What the jobs of all nodes use.
+    pub(super) async fn usage(&self, bus: &Bus) -> Result<Infallible, Error> {
+        let after = self.store.cursor(USAGE).await?.unwrap_or_default();
+        let mut is_told = false;
+        let mut feed = loop {
+            match within(bus.usage_records(after)).await {
+                Ok(Some(feed)) => break feed,
+                Ok(None) => {}
+                // An account may lack the right to it; the hub's other sources matter more.
+                Err(Error::Bus(err)) if !std::mem::replace(&mut is_told, true) => {
+                    tracing::warn!("what jobs use can't be read: {}", crate::report::causes(&err));
+                }
+                Err(Error::Bus(_)) => {}
+                Err(err @ Error::Store(_)) => return Err(err),
+            }
+            self.clock.sleep(MADE).await;
+        };
+        loop {
+            let records = gather(&mut feed).await?;
+            let Some(last) = records.last().map(|it| it.seq) else { continue };
+            // Some milliseconds each, at a time when thousands may wait.
+            let read = move || records.into_iter().filter_map(batch).collect();
+            let told = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+            self.store.keep_usage(told, last).await?;
+        }
+    }
+
+    /// What jobs write, while somebody looks at it.
+    pub(super) async fn logs(&self, bus: &Bus) -> Result<Infallible, Error> {
+        let logs = &self.live.logs;
+        let (mut changed, mut heard) = (logs.watch(), FuturesUnordered::new());
+        logs.none_heard();
+        loop {
+            for (whose, sender) in logs.unheard() {
+                logs.set_heard(&whose, true);
+                heard.push(self.log(bus, whose, sender));
+            }
+            tokio::select! {
+                // The hub has one end of it itself.
+                _ = changed.changed() => {}
+                Some(()) = heard.next() => {}
+            }
+        }
+    }
+
+    /// One log, until nobody looks at it.
+    async fn log(&self, bus: &Bus, whose: Whose, sender: broadcast::Sender<Arc<str>>) {
+        let logs = &self.live.logs;
+        let Ok(mut log) = bus.logs(Some(whose.node), &whose.job).await else {
+            logs.set_heard(&whose, false);
+            // Not again at once: the connection is gone, or the account may not read it.
+            self.clock.sleep(MADE).await;
+            return;
+        };
+        loop {
+            let piece = tokio::select! {
+                () = sender.closed() => {
+                    if logs.forget(&whose) {
+                        return;
+                    }
+                    continue;
+                }
+                piece = log.next() => piece,
+            };
+            let Ok(piece) = piece else { break };
+            let mut lines = Lines::default();
+            lines.take(&piece);
+            let end = Instant::now() + LINES;
+            while !lines.is_full() {
+                let Ok(Ok(piece)) = timeout_at(end, log.next()).await else { break };
+                lines.take(&piece);
+            }
+            sender.send(lines.text()).ok();
+        }
+        logs.set_heard(&whose, false);
+    }
+}
+
+/// What a record says that a job used; `None` if it is no batch of the job that its subject names.
+fn batch(record: Recorded) -> Option<Told> {
+    let batch = match Batch::unpack(&record.body) {
+        Ok((batch, _)) if batch.node == record.agent && batch.job_id == record.job => batch,
+        Ok(_) => return None,
+        Err(err) => {
+            tracing::debug!(seq = record.seq, "skipped what is no batch: {err}");
+            return None;
+        }
+    };
+    Some(Told { node: record.agent, seq: record.seq, at: record.at, batch })
 }
 
 impl Source for Presences {

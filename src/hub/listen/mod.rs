@@ -82,6 +82,7 @@ impl<C: Clock> Listener<C> {
         let ended = Box::pin(self.listen()).await;
         self.listening.send_modify(|listening| listening.nats = None);
         self.wire.send_replace(None);
+        self.live.logs.none_heard();
         match ended {
             Err(err) => Err(Failure::again(err, remedy)),
         }
@@ -107,6 +108,8 @@ impl<C: Clock> Listener<C> {
             ended = self.proplets(&bus) => ended,
             ended = self.statuses(&bus), if keeps => ended,
             ended = self.events(&bus), if keeps => ended,
+            ended = self.usage(&bus), if keeps => ended,
+            ended = self.logs(&bus) => ended,
             ended = lost => ended,
         }
     }

@@ -7,6 +7,7 @@ import { nodePage } from './node.js';
 import { alertsPage } from './alerts.js';
 import { eventsPage } from './events.js';
 import { jobPage } from './job.js';
+import { earningsPage } from './earned.js';
 import { whoAmI } from './people.js';
 
 function lost() {
@@ -35,6 +36,7 @@ function route() {
   else if (page === 'job' && a && b) jobPage(a, b);
   else if (page === 'alerts') alertsPage();
   else if (page === 'events') eventsPage(search);
+  else if (page === 'earnings') earningsPage(search);
   else lost();
   if (shownOnce) (main.querySelector('[tabindex="0"]') || main).focus({ preventScroll: true });
   shownOnce = true;
@@ -43,7 +45,7 @@ addEventListener('hashchange', route);
 
 const help = $('#help');
 let wentAt = 0;
-const GO = { f: '#/fleet', a: '#/alerts', e: '#/events' };
+const GO = { f: '#/fleet', a: '#/alerts', e: '#/events', i: '#/earnings' };
 addEventListener('keydown', (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || help.open) return;
   if (/INPUT|SELECT|TEXTAREA/.test(e.target.tagName)) {

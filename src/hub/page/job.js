@@ -1,7 +1,9 @@
 // One job: its stages as they were told, what it used, its receipt.
 
-import { ago, ask, badge, capital, empty, failed, gib, h, hints, hms, iso, kv, leave, loading, main, mono, n0, nodeHref, now, section, short, span, table, title, word } from './ui.js';
+import { ago, ask, badge, capital, empty, failed, gib, h, hints, hms, iso, kv, leave, loading, main, mono, n0, nodeHref, now, section, short, site, span, table, title, word } from './ui.js';
 import { on } from './live.js';
+import { logOf } from './log.js';
+import { jobPlots } from './plot.js';
 
 const RUNS = new Set(['running']);
 const BAD = new Set(['failed', 'timed_out', 'rejected', 'interrupted']);
@@ -23,9 +25,34 @@ export function jobPage(node, job) {
   async function load() {
     try {
       told = await ask('/api/job', { node, job }, abort.signal);
-      if (!isLeft) show();
+      if (isLeft) return;
+      show();
+      uses();
     } catch (err) {
       if (err.name !== 'AbortError' && !isLeft) page.replaceChildren(top, failed(err, err.status === 404 ? null : load));
+    }
+  }
+  const plots = h('div', null, loading('what it uses'));
+  const uses = () => ask(`/api/jobs/${encodeURIComponent(node)}/${encodeURIComponent(job)}/usage`, null, abort.signal).then((used) => {
+    plots.replaceChildren(...[jobPlots(used)].flat());
+  }).catch((err) => { if (err.name !== 'AbortError') plots.replaceChildren(failed(err, uses)); });
+  // Batches come each minute or seldomer.
+  const look = setInterval(() => { if (told && !told.is_over && !document.hidden) uses(); }, 30_000);
+  leave(() => clearInterval(look));
+  // The parts stay, so that the log keeps its place while what is around it is told anew.
+  const part = () => h('div'), head = h('div.phead'), [stages, log, uses_, list, used_, signed] = [part(), part(), part(), part(), part(), part()];
+  uses_.append(section('h-p', 'Usage', null, plots));
+  let live = null;
+  leave(() => live?.end());
+  function logPart(last) {
+    if (!told.is_over && site.public === 'full') {
+      if (live) return;
+      live = logOf(node, job);
+      log.replaceChildren(section('h-l', 'Log', 'stdout, and stderr (!)', live.parts));
+    } else {
+      live?.end();
+      const kept = last.log_cid ? ['Its log was kept as ', mono(String(last.log_cid)), '; ', h('code', null, 'lamda-node logs ' + job), ' shows it.'] : 'No log was kept of it.';
+      log.replaceChildren(section('h-l', 'Log', null, live ? live.parts : null, h('p.mu.empty', null, kept)));
     }
   }
   const later = () => { clearTimeout(timer); timer = setTimeout(load, 1_000); };
@@ -38,14 +65,15 @@ export function jobPage(node, job) {
     const statuses = (Array.isArray(told.statuses) ? told.statuses : []).filter((it) => it && typeof it.status === 'object' && it.status).map((it) => ({ ...it.status, record: it.seq, heard: it.at }));
     const last = statuses.at(-1) || {}, state = stageOf(last) === 'unknown' ? told.status : stageOf(last);
     const facts = [['Node', h('a.a', { href: nodeHref(node) }, node)], ['Account', mono(told.address)], ['Attempt', last.attempt == null ? '–' : String(last.attempt)], ['First heard', ago(told.first, 'first status')], ['Last heard', ago(told.last, proof(last))]];
-    const scroll = page.scrollTop;
-    page.replaceChildren(h('div.phead', null, crumb, h('div.ttl', null, h('h1', null, job), badge(state), h('span.mu', null, span((told.is_over ? told.last : now()) - told.first))),
+    head.replaceChildren(crumb, h('div.ttl', null, h('h1', null, job), badge(state), h('span.mu', null, span((told.is_over ? told.last : now()) - told.first))),
       h('dl.facts', null, facts.map(([a, b]) => kv(a, b))),
-      last.error ? h('div.say' + (BAD.has(state) ? '.bad' : ''), null, h('p', null, h('b', null, capital(word(last.reason_code || state))), `${last.exit_code == null ? '' : ', exit ' + last.exit_code}: ${last.error}`)) : null),
-    h('div.cols', null,
-      h('div', null, section('h-s', 'Stages', null, statuses.length ? gantt(statuses, told) : empty('No status of this job can be read.')), section('h-t', 'Statuses', 'as the node told them', listed(statuses))),
-      h('div', null, section('h-u', 'Used', null, used(last)), section('h-e', 'Receipt', null, receipt(last, told)))));
-    page.scrollTop = scroll;
+      ...(last.error ? [h('div.say' + (BAD.has(state) ? '.bad' : ''), null, h('p', null, h('b', null, capital(word(last.reason_code || state))), `${last.exit_code == null ? '' : ', exit ' + last.exit_code}: ${last.error}`))] : []));
+    stages.replaceChildren(section('h-s', 'Stages', null, statuses.length ? gantt(statuses, told) : empty('No status of this job can be read.')));
+    list.replaceChildren(section('h-t', 'Statuses', 'as the node told them', listed(statuses)));
+    used_.replaceChildren(section('h-u', 'Used', null, used(last)));
+    signed.replaceChildren(section('h-e', 'Receipt', last.receipt && h('a.btn', { href: '/check#' + encodeURIComponent(node) + '/' + encodeURIComponent(job) }, 'Check'), receipt(last, told)));
+    if (!head.isConnected) page.replaceChildren(head, h('div.cols', null, h('div', null, stages, log, uses_, list), h('div', null, used_, signed)));
+    logPart(last);
   }
   load();
 }
@@ -76,7 +104,7 @@ function listed(statuses) {
     h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
 }
 
-const figure = (key, it) => key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
+const figure = (key, it) => key.endsWith('At') ? iso(it).replace('T', ' ') : key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
 /// A document of somebody else, flat: its keys, and what they hold.
 function flat(value, prefix = '', out = []) {
   for (const [key, it] of Object.entries(value)) {

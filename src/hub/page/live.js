@@ -7,7 +7,7 @@ const BEHIND_MS = 20_000;
 /// How often a page without a stream asks again.
 const POLL_MS = 10_000;
 
-const hearers = { fleet: new Set(), alerts: new Set(), events: new Set(), snapshot: new Set() };
+const hearers = { fleet: new Set(), alerts: new Set(), events: new Set(), snapshot: new Set(), log: new Set() };
 /// Calls `f` with each message of a topic until the returned function is called.
 export function on(topic, f) {
   hearers[topic].add(f);
@@ -54,6 +54,7 @@ function take(event) {
   } else if (body.counts) tell('fleet', body);
   else if (body.alerts) { tell('alerts', body); alerts(); }
   else if (body.events) tell('events', body);
+  else if (body.log) tell('log', body.log);
   show();
 }
 
@@ -81,13 +82,32 @@ export function begin() {
   open();
 }
 
+let log = null; // whose log comes over the stream too
+/// Calls `f` with what a job writes until the returned function is called. The stream of this tab begins anew with it.
+export function follow(node, job, f) {
+  const own = { node, job }, end = on('log', f);
+  log = own;
+  again();
+  return () => { end(); if (log === own) { log = null; again(); } };
+}
+function again() {
+  if (!source) return;
+  source.close();
+  clearTimeout(opening);
+  opening = setTimeout(open, 50); // from one job to the next is one change
+}
+
+let opening = 0;
 function open() {
-  source = new EventSource('/api/stream?topics=fleet,alerts,events');
+  const query = new URLSearchParams({ topics: 'fleet,alerts,events' });
+  if (log) { query.set('log_node', log.node); query.set('log_job', log.job); }
+  source?.close();
+  source = new EventSource('/api/stream?' + query);
   source.onmessage = take;
   source.addEventListener('tick', () => { heard = Date.now(); show(); });
   source.onerror = () => {
     show();
     // A stream that was refused is closed for good; one that broke is asked for again by the browser.
-    if (source.readyState === EventSource.CLOSED) setTimeout(open, 5_000 + Math.random() * 5_000);
+    if (source.readyState === EventSource.CLOSED) opening = setTimeout(open, 5_000 + Math.random() * 5_000);
   };
 }

@@ -18,6 +18,11 @@ use crate::web::routing::get;
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
+/// As [`POLICY`], of the page that checks receipts: it also asks the endpoint of a chain that its reader names.
+pub const CHECK_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self' https: http://127.0.0.1:* http://localhost:*; frame-ancestors 'none'; base-uri 'none'; \
+    form-action 'self'";
+
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -46,6 +51,11 @@ const FILES: &[(&str, &str, &[u8])] = files![
     "job.js": SCRIPT,
     "people.js": SCRIPT,
     "seen.js": SCRIPT,
+    "plot.js": SCRIPT,
+    "log.js": SCRIPT,
+    "earned.js": SCRIPT,
+    "check.js": SCRIPT,
+    "curve.js": SCRIPT,
     "style.css": STYLE,
 ];
 
@@ -53,6 +63,7 @@ const FILES: &[(&str, &str, &[u8])] = files![
 #[derive(Debug, Clone)]
 struct File {
     kind: &'static str,
+    policy: &'static str,
     plain: Bytes,
     packed: Bytes,
     tag: HeaderValue,
@@ -64,6 +75,7 @@ impl File {
         let tag = format!("\"{}\"", hash.get(..20).unwrap_or_default());
         Self {
             kind,
+            policy: POLICY,
             plain: Bytes::copy_from_slice(bytes),
             packed: gzip(bytes, Effort::Best).into(),
             // Letters and digits are a header.
@@ -81,7 +93,7 @@ impl File {
             (header::ETAG, self.tag.clone()),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::VARY, HeaderValue::from_static("accept-encoding")),
-            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(self.policy)),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
             (OPENER, HeaderValue::from_static("same-origin")),
@@ -103,7 +115,11 @@ const OPENER: HeaderName = HeaderName::from_static("cross-origin-opener-policy")
 /// The page under `/`, with this title, and its files under `/static/`.
 pub fn routes(title: &str) -> Router {
     let index = include_str!("index.html").replace(TITLE, &escaped(title));
-    let mut router = Router::new().route("/", serve(File::new(HTML, index.as_bytes())));
+    let check = include_str!("check.html").replace(TITLE, &escaped(title));
+    let check = File { policy: CHECK_POLICY, ..File::new(HTML, check.as_bytes()) };
+    let mut router = Router::new()
+        .route("/", serve(File::new(HTML, index.as_bytes())))
+        .route("/check", serve(check));
     for (name, kind, bytes) in FILES {
         router = router.route(&format!("/static/{name}"), serve(File::new(kind, bytes)));
     }
@@ -185,7 +201,8 @@ mod tests {
     fn the_page_weighs_little_and_brings_its_own_title() {
         let index = include_str!("index.html");
         assert_eq!(index.matches(TITLE).count(), 2, "in its title, and at its top");
-        let files = FILES.iter().map(|(_, _, bytes)| *bytes).chain([index.as_bytes()]);
+        let check = include_bytes!("check.html").as_slice();
+        let files = FILES.iter().map(|(_, _, bytes)| *bytes).chain([index.as_bytes(), check]);
         let packed: usize = files.map(|bytes| gzip(bytes, Effort::Best).len()).sum();
         assert!(packed <= 80 * 1024, "{packed} bytes");
         assert_eq!(

@@ -6,6 +6,8 @@ import { neighbour, placeOf } from './fleet.js';
 import { eventTable } from './events.js';
 import { on } from './live.js';
 import { seenSection } from './seen.js';
+import { dayPlots } from './plot.js';
+import { chainFigures } from './earned.js';
 
 const SLOT_MS = 300_000;
 /// How long the page waits after a change before it asks for the history anew.
@@ -46,12 +48,12 @@ export async function nodePage(name) {
     live.replaceChildren(...upper(row));
     clocks.replaceChildren(...three(row));
     page.replaceChildren(live, h('div.cols', null,
-      h('div', null, cardsOf(whole), beats(whole), seen, section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
+      h('div', null, cardsOf(whole), section('h-u', 'Used by its jobs', ['last 24 h in slots of 10 min · ', h('a.a', { href: '#/earnings?' + new URLSearchParams({ node: row.name }) }, 'earnings and idle time')], usage), chain(whole), beats(whole), seen, section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
       h('div', null, section('h-k', 'Three clocks', null, clocks), said(whole), history(whole), gswarm(whole))));
     page.scrollTop = top;
   }
   const seen = seenSection(name, abort.signal);
-  const live = h('div.phead'), clocks = h('dl.kv'), jobs = h('div', null, loading('jobs')), events = h('div', null, loading('events'));
+  const live = h('div.phead'), clocks = h('dl.kv'), jobs = h('div', null, loading('jobs')), usage = h('div', null, loading('what its jobs use')), events = h('div', null, loading('events'));
 
   async function part(into, path, params, fill) {
     try { into.replaceChildren(fill(await ask(path, params, abort.signal))); } catch (err) {
@@ -59,6 +61,7 @@ export async function nodePage(name) {
     }
   }
   const more = () => {
+    dayPlots(name, abort.signal).then((parts) => usage.replaceChildren(...[parts].flat())).catch((err) => { if (err.name !== 'AbortError') usage.replaceChildren(failed(err)); });
     part(jobs, '/api/jobs', { node: name }, ({ rows }) => rows.length ? table('Jobs', ['Job', 'State', '>Begun', '>Time'], rows.map((job) => [jobLink(name, job.job), badge(job.status), ago(job.first, 'first status'), span(job.last - job.first)])) : empty('The hub has heard of no job of this node.'));
     part(events, '/api/events', { node: name }, ({ rows, names }) => rows.length ? eventTable(rows.slice(0, 20), names, true) : empty('The hub has heard no event of this node.'));
   };
@@ -109,6 +112,11 @@ function three(row) {
     return h('div', null, h('dt', null, name), h('dd', { ev: c.ev(row, at) }, h('span.st', null, icon(state), h('b', null, t != null ? age(at - t) + ' ago' : isOne ? 'never heard' : 'not a clock of this node'), patience && isOne ? h('span.mu', null, 'late after ' + age(patience)) : '')));
   };
   return [clock('Own beat', 'own', own), clock('NATS', 'nats', nats), clock('Chain', 'chain', chain), kv('Together', row.why || word(row.standing))];
+}
+
+function chain({ row, scored }) {
+  if (!row.address) return [];
+  return section('h-x', 'Chain', scored && h('span', null, 'the contract, asked ', ago(scored.asked)), scored ? chainFigures(scored) : empty('What the contract says of it is not known: the hub has no chain, or has not asked yet.'));
 }
 
 function beats({ row, slots, first_slot: first }) {

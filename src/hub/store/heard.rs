@@ -181,14 +181,18 @@ fn keep_status(db: &Connection, recorded: &Recorded) -> Result<(), SqliteError> 
         return Ok(());
     };
     let (node, job) = (recorded.agent.lower_hex(), recorded.job.to_string());
-    let before = "SELECT statuses FROM jobs WHERE node = ?1 AND job_id = ?2";
+    let before = "SELECT statuses, is_over FROM jobs WHERE node = ?1 AND job_id = ?2";
     let before = db
         .prepare_cached(before)?
-        .query_row([&node, &job], |row| row.get::<_, String>(0))
+        .query_row([&node, &job], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))
         .optional()?;
+    let was_over = before.as_ref().is_some_and(|(_, is_over)| *is_over);
     let mut statuses: Vec<serde_json::Value> =
-        before.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        before.and_then(|(text, _)| serde_json::from_str(&text).ok()).unwrap_or_default();
     let (word, is_over) = word(&body);
+    if is_over && !was_over {
+        super::earned::add(db, &node, &word, &body, recorded.at)?;
+    }
     statuses.push(serde_json::json!({ "seq": recorded.seq, "at": recorded.at, "status": body }));
     if statuses.len() > STATUSES_MAX {
         statuses.remove(STATUSES_MAX / 2);

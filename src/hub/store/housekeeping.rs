@@ -93,6 +93,8 @@ impl Store {
             ] {
                 most = most.max(db.execute(sql, params![before, ROWS_MAX])?);
             }
+            most = most.max(super::usage::forget(db, now, ROWS_MAX)?);
+            db.execute("DELETE FROM earned WHERE day < ?1", [standings / super::earned::DAY_MS])?;
             Ok(most >= ROWS_MAX as usize)
         };
         self.writer.call_aside(work).await

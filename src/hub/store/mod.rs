@@ -7,6 +7,7 @@ pub mod beside;
 mod counts;
 mod cursors;
 pub mod digest;
+pub mod earned;
 pub mod heard;
 mod housekeeping;
 pub mod identity;
@@ -14,7 +15,9 @@ pub mod import;
 pub mod nodes;
 pub mod people;
 pub mod proplets;
+mod receipts;
 pub mod seen;
+pub mod usage;
 pub mod view;
 mod watches;
 
@@ -36,6 +39,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../../../migrations/hub/0002_seen.sql"),
         include_str!("../../../migrations/hub/0003_identity.sql"),
         include_str!("../../../migrations/hub/0004_proplets.sql"),
+        include_str!("../../../migrations/hub/0005_pages.sql"),
     ],
 };
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::Hub;
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World, shell};
+use crate::support::world::{PATIENCE, World, shell, shell_with};
 
 fn hub_beside(world: &World) -> Hub {
     Hub::start(&[
@@ -153,4 +153,71 @@ async fn a_node_that_only_the_chain_hears_is_a_zombie_and_none_once_nats_hears_i
     });
     let _again = world.agent(&[]);
     eventually("it is back", PATIENCE, stands("up"));
+}
+
+/// What a stream of the hub says until `holds`, without asking again.
+fn streamed(hub: &Hub, query: &str, holds: impl Fn(&str) -> bool) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(&hub.at).expect("the hub listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let head = format!("GET /api/stream?{query} HTTP/1.1\r\nhost: {}\r\n\r\n", hub.at);
+    stream.write_all(head.as_bytes()).expect("it reads");
+    let (mut said, mut part) = (Vec::new(), [0; 4_096]);
+    loop {
+        let read = stream.read(&mut part).expect("it goes on");
+        assert!(read > 0, "it ended: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&said);
+        if holds(&text) {
+            return text.into_owned();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_writes_uses_and_earns_reaches_the_hub() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let hub = hub_beside(&world);
+    let name = World::agent_address().lower_hex();
+    eventually("the node is known", PATIENCE, || {
+        let fleet = get(&hub, "/api/fleet");
+        fleet["rows"].as_array()?.iter().find(|row| row["name"] == name.as_str()).map(drop)
+    });
+    // Each of its lines comes after somebody may have begun to look.
+    let script = "i=0; while [ ! -e /output/stop ] && [ $i -lt 100 ]; do i=$((i+1)); \
+        printf 'step %s \\033[31mred\\033[0m\\n' $i; sleep 0.2; done; echo done > /output/output";
+    let profile = json!({"monitoring_profile": {"interval_ms": 200, "profile": "intensive"}});
+    world.publish("watched", &shell_with(script, &profile));
+    let query = format!("topics=fleet&log_node={name}&log_job=watched");
+    let said = streamed(&hub, &query, |text| text.contains("step "));
+    assert!(said.contains(r#"{"log":{"is_heard":true}}"#), "{said}");
+    let line = said.lines().find(|line| line.contains("step ")).expect("a line");
+    assert!(line.contains(" red\"") && !line.contains("033") && !line.contains("u001b"), "{line}");
+    world.outcome("watched");
+    let used = eventually("what it used is known", PATIENCE, || {
+        let used = get(&hub, &format!("/api/jobs/{name}/watched/usage"));
+        (used["points"].as_array()?.len() == 1 && used["samples"].as_u64()? > 50).then_some(used)
+    });
+    assert!(used["points"][0]["job"][0].as_u64() > Some(0), "it used the CPU: {used}");
+    assert_eq!(used["missed"], 0, "{used}");
+    let day = get(&hub, &format!("/api/usage?node={name}"));
+    let memory = day["series"]["memory_bytes"].as_array().expect("a series");
+    assert!(memory.iter().any(|it| it.as_u64() > Some(0)), "{day}");
+    let earned = eventually("what it came to is known", PATIENCE, || {
+        let earned = get(&hub, &format!("/api/earnings?days=2&node={name}"));
+        (earned["total"]["completed"] == 1).then_some(earned)
+    });
+    let total = &earned["total"];
+    assert!(
+        total["run_ms"].as_u64() > Some(10_000) && total["up_ms"].as_u64() > Some(0),
+        "{earned}"
+    );
+    assert_eq!((&total["receipts"], &total["card_ms"]), (&json!(1), &json!(0)), "{earned}");
+    let scored = eventually("the contract is asked about it", PATIENCE, || {
+        let node = get(&hub, &format!("/api/fleet/node?name={name}"));
+        node["scored"]["score"].is_u64().then(|| node["scored"].clone())
+    });
+    assert!(scored["since_s"].as_u64() > Some(0), "{scored}");
+    drop(agent);
 }

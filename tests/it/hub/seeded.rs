@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lamda_node::chain::extension::Reputation;
 use lamda_node::clock::{Clock as _, SystemClock, Timestamp};
 use lamda_node::fleet::clocks::{Patience, Standing};
 use lamda_node::hub::api::pages::{Now, Pages, Show, Site};
 use lamda_node::hub::api::stream::Live;
-use lamda_node::hub::fleet::{Fleet, Node};
+use lamda_node::hub::fleet::{Fleet, Node, Scored};
+use lamda_node::hub::logs::Lines;
 use lamda_node::hub::store::Store;
 use lamda_node::hub::store::view::{EventRow, Eyes};
+use lamda_node::reputation::standing::Standing as RecordOnChain;
 use lamda_node::sql::Connection;
 use lamda_node::web::extract::Query;
 use lamda_node::web::routing::{get, post};
@@ -64,6 +67,9 @@ fn node(i: usize, now: u64) -> Node {
     node.standing_since = at(now - 86_400_000 - i as u64 * 10_000);
     "its beats come in time".clone_into(&mut node.why);
     node.heard.own = ago(i as u64 * 37 % 10_000);
+    if i % 4 == 2 {
+        node.scored = Some(scored(i, now));
+    }
     // Every fourth one is an agent of the original monitor, of which less is known.
     if !i.is_multiple_of(4) {
         let card = json!({"model": model, "vram_mib": vram_mib, "health": "ok"});
@@ -81,6 +87,23 @@ fn node(i: usize, now: u64) -> Node {
     }
     trouble(i, now, &mut node);
     node
+}
+
+/// What the contract said of a node.
+fn scored(i: usize, now: u64) -> Scored {
+    let standing = RecordOnChain {
+        since_s: now / 1_000 - 90 * 86_400,
+        last_seen_s: now / 1_000 - 60,
+        on_time: 8_635,
+        missed: 5,
+        streak: 167,
+        completed_claimed: 2_765,
+        failed_claimed: 25,
+        confirmed: 2_683,
+    };
+    let score = 9_000 + u16::try_from(i % 1_000).expect("small");
+    let reputation = Arc::new(Reputation { standing, score });
+    Scored { reputation, asked: at(now - 30_000) }
 }
 
 fn trouble(i: usize, now: u64, node: &mut Node) {
@@ -142,6 +165,7 @@ fn fill(path: &Path, now: u64) {
     }
     jobs(&put, now);
     super::watched::seen(&put, &name(610), now);
+    work(&put, now);
     alerts(&put, now);
     all.commit().expect("it is written");
 }
@@ -194,6 +218,48 @@ fn jobs(put: &Put<'_>, now: u64) {
             sql,
             &[&address(i), &job, &first, &last, &status, &is_over, &json!(statuses).to_string()],
         );
+    }
+}
+
+/// What the running job of node 610 used: 45 minutes, of which five were not seen; and what some nodes came to.
+fn work(put: &Put<'_>, now: u64) {
+    let ms = |ms: u64| i64::try_from(ms).expect("a time");
+    let begun = now - 45 * MINUTE;
+    let sql = "INSERT INTO usage_jobs VALUES (?, 'job-2', 1, 45, 1, 240, 5512, ?, NULL)";
+    put(sql, &[&address(610), &ms(now - 20_000)]);
+    let around = |value: u64| json!([value / 4 * 3, value, value / 4 * 5]);
+    let minute = |k: u64| {
+        let card = |n: u64| {
+            let power = if n == 0 { around(300_000 + k * 3_000) } else { json!("denied") };
+            let uuid = format!("GPU-5ba4538b-234f-4d18-8a1c-2f4b1d1a7e1{n}");
+            json!([uuid, [around(60 + (k * 7 + n * 11) % 30), around(25 << 30), power]])
+        };
+        let cpu_us = 60_000_000 + (k % 9) * 20_000_000;
+        json!({"samples": 6, "job": [cpu_us, around((4 << 30) + k * (50 << 20)), 0, 0, "not_supported", 0],
+            "cards": [card(0), card(1)]})
+    };
+    for k in (0..45_u64).filter(|k| !(20..25).contains(k)) {
+        let sql = "INSERT INTO usage_points VALUES (?, 'job-2', 60, ?, ?, 60000, ?)";
+        put(sql, &[&address(610), &ms(k), &ms(begun + k * MINUTE), &minute(k).to_string()]);
+    }
+    for k in 0..4_u64 {
+        let sql = "INSERT INTO usage_points VALUES (?, 'job-2', 600, ?, ?, 600000, ?)";
+        let from = begun + k * 10 * MINUTE;
+        let body = minute(k).to_string().replacen("60000000", "1200000000", 1);
+        put(sql, &[&address(610), &ms(k), &ms(from), &body]);
+    }
+    for day in 0..14_u64 {
+        for (i, cards) in [(610, 4), (101, 8), (9_121, 1)] {
+            let run = (3 + day % 5) * 3_600_000;
+            let sql = "INSERT INTO earned VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)";
+            let unknown = if day % 2 == 0 { 0 } else { run };
+            let row: [u64; 7] =
+                [9 + day, day % 3, 9 + day, run, run * cards, run * cards / 2, unknown];
+            let row = row.map(ms);
+            let [done, failed, receipts, run, held, busy, unknown] = &row;
+            let today = ms(now / 86_400_000 - day);
+            put(sql, &[&address(i), &today, done, failed, receipts, run, held, busy, unknown]);
+        }
     }
 }
 
@@ -253,6 +319,8 @@ pub(crate) struct Seeded {
     pub(crate) fleet: Fleet,
     pub(crate) live: Live,
     pub(crate) now: Now,
+    /// The database's file.
+    pub(crate) path: std::path::PathBuf,
     _store: Store,
     _dir: tempfile::TempDir,
 }
@@ -279,7 +347,7 @@ impl Seeded {
         let me = json!({"name": "ann", "is_admin": true, "can_log_in": true});
         let me = get(async || Json(me));
         let app = pages.routes().route("/api/me", me).merge(controls(&fleet, &live));
-        Self { app, fleet, live, now: clock, _store: store, _dir: dir }
+        Self { app, fleet, live, now: clock, path, _store: store, _dir: dir }
     }
 
     /// Lets nodes beat, some hundred a second, until this is dropped.
@@ -346,4 +414,24 @@ fn controls(fleet: &Fleet, live: &Live) -> Router {
         .route("/test/down", down)
         .route("/test/tell", tell)
         .route("/test/end", end)
+        .route("/test/log", log(live))
+}
+
+/// Has the job whose log is looked at write something: a message as nodes send them. Answers how many logs are looked at.
+fn log(live: &Live) -> lamda_node::web::routing::MethodRouter {
+    let (logs, heard) = (live.logs.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    post(async move |Query(Asked { text, .. })| {
+        let mut heard = heard.lock().expect("nobody panics");
+        for (whose, sender) in logs.unheard() {
+            logs.set_heard(&whose, true);
+            heard.push((whose, sender));
+        }
+        heard.retain(|(whose, _)| !logs.forget(whose));
+        for (_, sender) in &*heard {
+            let mut lines = Lines::default();
+            lines.take(text.as_bytes());
+            sender.send(lines.text()).ok();
+        }
+        heard.len().to_string()
+    })
 }

@@ -254,6 +254,7 @@ fn node(row: &Row<'_>) -> Result<Node, SqliteError> {
         gswarm: gswarm.and_then(|it| serde_json::from_str(&it).ok()),
         presence: presence.and_then(|it| serde_json::from_str(&it).ok()),
         tags: tags.split_whitespace().map(str::to_owned).collect(),
+        scored: None,
     })
 }
 

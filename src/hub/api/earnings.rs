@@ -1,0 +1,184 @@
+//! What the pages ask about what nodes earn and how long they idle.
+//!
+//! Must hold: a sum says of how many nodes something is not known.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::fleet::{find, key_of};
+use super::pages::{Pages, Refused, answer};
+use crate::hub::fleet::{Node, Scored};
+use crate::hub::store::earned::{DAY_MS, Days, Earned, There};
+use crate::web::Router;
+use crate::web::extract::{Query as Asked, State};
+use crate::web::http::HeaderMap;
+use crate::web::response::Response;
+use crate::web::routing::get;
+
+/// The most days, and the most nodes in an answer.
+const DAYS_MAX: u64 = 90;
+const NODES_MAX: usize = 500;
+
+pub(super) fn routes() -> Router<Pages> {
+    Router::new().route("/api/earnings", get(earnings))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AskedDays {
+    days: Option<u64>,
+    node: String,
+}
+
+/// Sums of one node, of one day, or of all.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Sum {
+    #[serde(flatten)]
+    earned: Earned,
+    #[serde(flatten)]
+    there: There,
+    /// Time in which cards were there, times their number, in milliseconds; of nodes that say what they have.
+    cards_there_ms: u64,
+    /// How many nodes don't say which cards they have.
+    cards_unknown: u64,
+}
+
+impl Sum {
+    fn add(&mut self, earned: &Earned, there: There, cards: Option<u64>) {
+        self.earned.add(earned);
+        self.there.up_ms = self.there.up_ms.saturating_add(there.up_ms);
+        self.there.known_ms = self.there.known_ms.saturating_add(there.known_ms);
+        let cards_ms = there.up_ms.saturating_mul(cards.unwrap_or(0));
+        self.cards_there_ms = self.cards_there_ms.saturating_add(cards_ms);
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct OfDay {
+    /// When it begins.
+    day: u64,
+    #[serde(flatten)]
+    sum: Sum,
+}
+
+#[derive(Debug, Serialize)]
+struct OfNode {
+    name: String,
+    /// How many cards it has, if it says so.
+    cards: Option<u64>,
+    #[serde(flatten)]
+    sum: Sum,
+    /// What the contract says of it, if the hub has asked.
+    chain: Option<Scored>,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    days: Vec<OfDay>,
+    nodes: Vec<OfNode>,
+    total: Sum,
+    /// How many nodes are left out of the list; they count in the sums.
+    left_out: usize,
+    at: u64,
+}
+
+async fn earnings(
+    state: State<Pages>,
+    asked: HeaderMap,
+    Asked(AskedDays { days, node }): Asked<AskedDays>,
+) -> Result<Response, Refused> {
+    state.all()?;
+    let now = state.now.get();
+    let last = now.unix_ms() / DAY_MS.cast_unsigned();
+    let first = (last + 1).saturating_sub(days.unwrap_or(14).clamp(1, DAYS_MAX));
+    let only = if node.is_empty() { None } else { Some(find(&state, &node)?) };
+    let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
+    let known = state.eyes.days(first, now, names).await?;
+    let nodes = only.map_or_else(|| state.fleet.all(), |node| vec![node]);
+    let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
+    Ok(answer(&asked, &told(&nodes, &known, (first, last), now.unix_ms())))
+}
+
+fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> Told {
+    let mut of_days: BTreeMap<u64, Sum> = (first..=last).map(|day| (day, Sum::default())).collect();
+    let mut rows: Vec<OfNode> = nodes.iter().map(|node| OfNode::new(node)).collect();
+    let mut total =
+        Sum { cards_unknown: rows.iter().map(|row| row.sum.cards_unknown).sum(), ..Sum::default() };
+    for sum in of_days.values_mut() {
+        sum.cards_unknown = total.cards_unknown;
+    }
+    let keys: HashMap<String, usize> = nodes.iter().map(|node| key_of(node)).zip(0..).collect();
+    let names: HashMap<&str, usize> = nodes.iter().map(|node| &*node.name).zip(0..).collect();
+    let earned = known
+        .earned
+        .iter()
+        .map(|((key, day), earned)| (keys.get(key), *day, earned, There::default()));
+    let none = Earned::default();
+    let there = known
+        .there
+        .iter()
+        .map(|((name, day), there)| (names.get(name.as_str()), *day, &none, *there));
+    for (place, day, earned, there) in earned.chain(there) {
+        // Of a node that is known no more, nothing is told.
+        let Some(row) = place.and_then(|place| rows.get_mut(*place)) else { continue };
+        let cards = row.cards;
+        for sum in [of_days.get_mut(&day), Some(&mut row.sum), Some(&mut total)] {
+            if let Some(sum) = sum {
+                sum.add(earned, there, cards);
+            }
+        }
+    }
+    rows.sort_by(|a, b| b.worth().cmp(&a.worth()).then_with(|| a.name.cmp(&b.name)));
+    let left_out = rows.len().saturating_sub(NODES_MAX);
+    rows.truncate(NODES_MAX);
+    let day_ms = DAY_MS.cast_unsigned();
+    let days = of_days.into_iter().map(|(day, sum)| OfDay { day: day * day_ms, sum }).collect();
+    Told { days, nodes: rows, total, left_out, at }
+}
+
+impl OfNode {
+    fn new(node: &Node) -> Self {
+        let cards = cards(node);
+        let sum = Sum { cards_unknown: u64::from(cards.is_none()), ..Sum::default() };
+        Self { name: node.name.clone(), cards, sum, chain: node.scored.clone() }
+    }
+
+    /// By what nodes are ordered: the cards that jobs held, then the time in which they ran, then the cards.
+    const fn worth(&self) -> (u64, u64, u64) {
+        (self.sum.earned.card_ms, self.sum.earned.run_ms, self.sum.cards_there_ms)
+    }
+}
+
+/// How many cards the node says that it has.
+fn cards(node: &Node) -> Option<u64> {
+    let gpus = node.presence.as_ref()?.get("gpus")?.as_array()?;
+    u64::try_from(gpus.len()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn sums_are_of_all_nodes_and_say_of_how_many_the_cards_are_not_known() {
+        let mut card = Node::new("b".to_owned(), Timestamp::from_unix_ms(0));
+        card.presence = Some(Arc::new(json!({"gpus": [{}, {}]})));
+        let silent = Node::new("a".to_owned(), Timestamp::from_unix_ms(0));
+        let mut known = Days::default();
+        let earned = Earned { completed: 1, card_ms: 500, busy_ms: 400, ..Earned::default() };
+        known.earned.insert(("b".to_owned(), 3), earned);
+        known.there.insert(("b".to_owned(), 3), There { up_ms: 1_000, known_ms: 2_000 });
+        known.there.insert(("a".to_owned(), 2), There { up_ms: 70, known_ms: 70 });
+        let told = told(&[&silent, &card], &known, (2, 3), 0);
+        let names: Vec<_> = told.nodes.iter().map(|row| (&*row.name, row.cards)).collect();
+        assert_eq!(names, [("b", Some(2)), ("a", None)], "who earns most is first");
+        assert_eq!((told.days[1].sum.cards_there_ms, told.days[0].sum.there.up_ms), (2_000, 70));
+        assert_eq!((told.total.cards_unknown, told.total.earned.completed), (1, 1));
+    }
+}

@@ -1,0 +1,257 @@
+//! What jobs write now, from NATS to the tabs that look at it.
+//!
+//! Must hold: the hub listens to a log only while somebody looks at it; there are at most [`LOGS_MAX`] logs at a time,
+//! each piece of one is bounded, and no character that a terminal obeys is in it. Lossy by design, as the live log is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, watch};
+
+use crate::clock::Timestamp;
+use crate::ids::{Address, JobId};
+use crate::report::is_obeyed;
+
+/// The most logs at a time.
+pub const LOGS_MAX: usize = 32;
+
+/// How many messages a tab may be behind.
+const MESSAGES_MAX: usize = 16;
+
+/// The most lines in a message, and the most bytes of text.
+const LINES_MAX: usize = 400;
+const BYTES_MAX: usize = 32 * 1024;
+
+/// The longest message of a node that is read, in bytes, and the longest line, in characters.
+const PIECE_BYTES_MAX: usize = 32 * 1024;
+const LINE_CHARS_MAX: usize = 4 * 1024;
+
+/// Whose log is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    /// The node.
+    pub node: Address,
+    /// Its job.
+    pub job: JobId,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sender: broadcast::Sender<Arc<str>>,
+    is_heard: bool,
+}
+
+/// The logs that somebody looks at. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    all: Arc<Mutex<BTreeMap<Whose, Entry>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { all: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Logs {
+    /// What the job writes from now on, and whether it is listened to already; `None` if too many others are looked at.
+    pub fn follow(&self, whose: Whose) -> Option<(broadcast::Receiver<Arc<str>>, bool)> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who listens to one forgets it itself.
+        all.retain(|other, entry| {
+            *other == whose || entry.is_heard || entry.sender.receiver_count() > 0
+        });
+        if all.len() >= LOGS_MAX && !all.contains_key(&whose) {
+            return None;
+        }
+        let entry = all.entry(whose).or_insert_with(|| Entry {
+            sender: broadcast::channel(MESSAGES_MAX).0,
+            is_heard: false,
+        });
+        let followed = (entry.sender.subscribe(), entry.is_heard);
+        drop(all);
+        self.changed.send_replace(());
+        Some(followed)
+    }
+
+    /// The logs that are to be listened to, and are not yet.
+    pub fn unheard(&self) -> Vec<(Whose, broadcast::Sender<Arc<str>>)> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let unheard = all.iter().filter(|(_, entry)| !entry.is_heard);
+        unheard.map(|(whose, entry)| (whose.clone(), entry.sender.clone())).collect()
+    }
+
+    /// Says that a log is listened to from now on, or no more.
+    pub fn set_heard(&self, whose: &Whose, is_heard: bool) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = all.get_mut(whose) {
+            entry.is_heard = is_heard;
+            entry.sender.send(state(is_heard)).ok();
+        }
+    }
+
+    /// Nobody listens any more: the connection is lost.
+    pub fn none_heard(&self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in all.values_mut().filter(|entry| entry.is_heard) {
+            entry.is_heard = false;
+            entry.sender.send(state(false)).ok();
+        }
+    }
+
+    /// Forgets a log that nobody looks at; whether it is forgotten.
+    pub fn forget(&self, whose: &Whose) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unused = all.get(whose).is_none_or(|entry| entry.sender.receiver_count() == 0);
+        if is_unused {
+            all.remove(whose);
+        }
+        is_unused
+    }
+
+    /// Tells when somebody looks at another log.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+/// The message that says whether a log is listened to.
+pub fn state(is_heard: bool) -> Arc<str> {
+    json!({ "log": { "is_heard": is_heard } }).to_string().into()
+}
+
+/// The message to who was too slow, or of whom no more can be taken.
+pub const LOST: &str = r#"{"log":{"is_lost":true}}"#;
+
+/// What a node sends.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Piece {
+    Line { seq: u64, stream: String, line: String, timestamp: Option<Timestamp> },
+    Gap { dropped: u64 },
+}
+
+/// Lines that are sent together.
+#[derive(Debug, Default)]
+pub struct Lines {
+    lines: Vec<Value>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Lines {
+    /// Adds what a node sent; what is nothing of a log counts as a line that is missing.
+    pub fn take(&mut self, body: &[u8]) {
+        let piece = (body.len() <= PIECE_BYTES_MAX).then(|| serde_json::from_slice(body).ok());
+        match piece.flatten() {
+            Some(Piece::Line { seq, stream, line, timestamp }) => {
+                let line = plain(&line);
+                self.bytes = self.bytes.saturating_add(line.len());
+                let is_error = stream == "stderr";
+                let at = timestamp.map(Timestamp::unix_ms);
+                self.lines.push(json!([seq, at, is_error, line]));
+            }
+            Some(Piece::Gap { dropped }) => self.dropped = self.dropped.saturating_add(dropped),
+            None => self.dropped = self.dropped.saturating_add(1),
+        }
+    }
+
+    /// Whether no more is to be added.
+    pub const fn is_full(&self) -> bool {
+        self.lines.len() >= LINES_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// The message.
+    pub fn text(self) -> Arc<str> {
+        let Self { lines, dropped, .. } = self;
+        json!({ "log": { "lines": lines, "dropped": dropped } }).to_string().into()
+    }
+}
+
+/// A line as a person sees it: without escape sequences and controls, bounded.
+fn plain(line: &str) -> String {
+    let mut out = String::with_capacity(line.len().min(LINE_CHARS_MAX));
+    let (mut chars, mut count) = (line.chars().peekable(), 0);
+    while let Some(c) = chars.next() {
+        if count >= LINE_CHARS_MAX {
+            break;
+        }
+        match c {
+            '\u{1b}' => match chars.next() {
+                Some('[') => {
+                    chars.by_ref().find(|c| matches!(c, '@'..='~'));
+                }
+                // A command to the terminal ends with a bell, or with an escape and a backslash.
+                Some(']' | 'P' | 'X' | '^' | '_') => {
+                    let end = chars.by_ref().find(|c| matches!(c, '\u{7}' | '\u{1b}'));
+                    if end == Some('\u{1b}') {
+                        chars.next_if_eq(&'\\');
+                    }
+                }
+                _ => {}
+            },
+            // What a progress bar wrote before it began its line anew.
+            '\r' if chars.peek().is_some() => (out, count) = (String::new(), 0),
+            '\t' => (out.push(c), count += 1).0,
+            c if is_obeyed(c) => {}
+            c => (out.push(c), count += 1).0,
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whose(n: usize) -> Whose {
+        Whose { node: Address::new([1; 20]), job: format!("job-{n}").parse().unwrap() }
+    }
+
+    #[test]
+    fn a_line_loses_what_a_terminal_obeys_and_a_progress_bar_its_past() {
+        assert_eq!(plain("\u{1b}[31mred\u{1b}[0m\tx\u{7}"), "red\tx");
+        assert_eq!(plain("a\u{1b}]0;title\u{7}b\u{1b}]8;;x\u{1b}\\c"), "abc");
+        assert_eq!(plain("10 %\r20 %\r30 %\r"), "30 %");
+        assert_eq!(plain("\u{202e}evil\u{1b}"), "evil");
+        assert_eq!(plain(&"é".repeat(9_000)).chars().count(), LINE_CHARS_MAX);
+    }
+
+    #[test]
+    fn pieces_are_gathered_and_what_is_none_is_counted_as_missing() {
+        let mut lines = Lines::default();
+        lines.take(
+            br#"{"seq":7,"stream":"stderr","line":"<b>","timestamp":"2026-01-01T00:00:00.000Z"}"#,
+        );
+        lines.take(br#"{"dropped":240}"#);
+        lines.take(b"no JSON");
+        lines.take(&vec![b' '; PIECE_BYTES_MAX + 1]);
+        assert!(!lines.is_full());
+        let said: Value = serde_json::from_str(&lines.text()).unwrap();
+        assert_eq!(said["log"]["lines"], json!([[7, 1_767_225_600_000_u64, true, "<b>"]]));
+        assert_eq!(said["log"]["dropped"], 242);
+    }
+
+    #[tokio::test]
+    async fn a_log_is_listened_to_while_somebody_looks_and_there_are_few_of_them() {
+        let logs = Logs::default();
+        let (mut first, is_heard) = logs.follow(whose(0)).unwrap();
+        assert!(!is_heard);
+        assert_eq!(logs.unheard().len(), 1);
+        logs.set_heard(&whose(0), true);
+        assert!(first.recv().await.unwrap().contains("true"));
+        assert!(logs.unheard().is_empty() && logs.follow(whose(0)).unwrap().1);
+        assert!(!logs.forget(&whose(0)), "somebody looks at it");
+        let others: Vec<_> = (1..LOGS_MAX).map(|n| logs.follow(whose(n)).unwrap()).collect();
+        assert!(logs.follow(whose(LOGS_MAX)).is_none());
+        drop(others);
+        assert!(logs.follow(whose(LOGS_MAX)).is_some(), "who has gone makes room");
+        logs.none_heard();
+        assert!(first.recv().await.unwrap().contains("false"));
+        drop(first);
+        assert!(logs.forget(&whose(0)));
+    }
+}
