@@ -294,7 +294,7 @@ pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<
         let is_known = match &rule.when {
             Condition::Trouble(_) | Condition::Event { .. } => true,
             Condition::Figure { figure, .. } => PROGRAM_FIGURES.contains(&figure.as_str()),
-            Condition::Standing(_) | Condition::Share { .. } => false,
+            Condition::Standing(_) | Condition::Share { .. } | Condition::Anomaly(_) => false,
         };
         if !is_known {
             let (name, figures) = (shown(&rule.name), PROGRAM_FIGURES.join(", "));

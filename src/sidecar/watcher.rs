@@ -212,7 +212,9 @@ impl Watcher {
                     figure_beyond(&self.board, (&name, figure), (*above, *below), now)
                 }
                 // Of a fleet a sidecar knows nothing: refused where rules are read.
-                Condition::Standing(_) | Condition::Share { .. } | Condition::Anomaly(_) => continue,
+                Condition::Standing(_) | Condition::Share { .. } | Condition::Anomaly(_) => {
+                    continue;
+                }
             };
             match found {
                 Some(Some(why)) => {
