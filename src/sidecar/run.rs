@@ -94,7 +94,7 @@ pub async fn run(
     let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
     observe(&mut services, &programs, is_reported)?;
     if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks) {
-        llama::start(&mut services, link, taps, sinks);
+        llama::start(&mut services, &link, taps, sinks);
     }
     if let (Some(config), Some(teller)) = (links.nats.take(), teller) {
         let sender = nats::Sender::new(config, store.clone(), &teller, &key);
