@@ -99,7 +99,7 @@ pub async fn run(
     let ways = observe(&mut services, &programs, is_reported)?;
     sample(&mut services, (&programs, ways), settings.sampling, (&store, &board));
     if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks) {
-        llama::start(&mut services, link, taps, sinks);
+        llama::start(&mut services, &link, taps, sinks);
     }
     if let (Some(config), Some(teller)) = (links.nats.take(), &teller) {
         let sender = nats::Sender::new(config, store.clone(), teller, &key);

@@ -49,5 +49,5 @@ function finding(name, found, differs) {
 function past(changes) {
   if (!changes.length) return null;
   const line = (it) => h('li', null, icon(it.gist?.troubles?.length ? 'warning' : 'ok'), h('span.m', { ev: it.watcher }, short(it.watcher, 6, 4)), h('span', null, ago(it.at), h('small', null, it.says)));
-  return h('ul.hl', { 'aria-label': 'What changed' }, changes.map(line));
+  return h('ul.hl', { tabindex: 0, 'aria-label': 'What changed' }, changes.map(line));
 }

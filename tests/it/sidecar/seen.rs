@@ -34,7 +34,6 @@ fn training(row: &Value) -> &Value {
 fn a_hub_shows_which_watcher_saw_what_with_the_evidence_and_where_they_disagree() {
     let hub = Hub::start(&[]);
     let mut one = watching(&hub);
-    one.says("INFO", "Starting round: 7/9.");
     one.says("INFO", "🐝 Joining round: 7");
     let shown = until(&hub, "the first watcher says that it trains", |it| {
         training(&it["rows"][0]) == "yes"

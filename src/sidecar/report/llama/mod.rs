@@ -92,7 +92,7 @@ impl Tap for LlamaTap {
 /// Starts what publishes of these, if there are any.
 pub fn start(
     services: &mut Services,
-    link: RedisLink,
+    link: &RedisLink,
     taps: Vec<Arc<LlamaTap>>,
     sinks: &Arc<Sinks>,
 ) {

@@ -110,7 +110,7 @@ impl System {
         if self.is_up.replace(is_up) == Some(is_up) {
             return None;
         }
-        if is_up { Some(self.start(at)) } else { self.stop(at) }
+        Some(if is_up { self.start(at) } else { self.stop(at) })
     }
 
     fn start(&mut self, at: Timestamp) -> Happened {
@@ -129,12 +129,12 @@ impl System {
         self.happened(at, of, self.place(), (Level::Info, message, details))
     }
 
-    fn stop(&mut self, at: Timestamp) -> Option<Happened> {
+    fn stop(&mut self, at: Timestamp) -> Happened {
         self.is_up = Some(false);
         self.model = None;
         let of = (COORDINATOR, "stop", Some("coordinator_stop"));
         let message = "llama.cpp coordinator stopped".to_owned();
-        Some(self.happened(at, of, self.place(), (Level::Warning, message, json!({}))))
+        self.happened(at, of, self.place(), (Level::Warning, message, json!({})))
     }
 
     fn told(
@@ -158,7 +158,7 @@ impl System {
             Kind::Stop if is_backend => {
                 Some(self.happened(at, (BACKEND, "stop", None), self.place(), said(json!({}))))
             }
-            Kind::Stop => (self.is_up != Some(false)).then(|| self.stop(at)).flatten(),
+            Kind::Stop => (self.is_up != Some(false)).then(|| self.stop(at)),
             Kind::Model => {
                 if let Some(model) = meaning.field("model") {
                     self.model = Some(model.to_owned());
