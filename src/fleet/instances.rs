@@ -54,6 +54,11 @@ impl Instances {
         Self(runs)
     }
 
+    /// Whether nothing of this counts any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.0.iter().all(|run| now.since(run.heard) > KEPT)
+    }
+
     /// A run was heard at `now`; `signed_ms`: by a beat that it signed at this time. Returns the clash with another
     /// run that was heard within `patience`, if there is one.
     pub fn hears(
@@ -180,5 +185,6 @@ mod tests {
         assert_eq!(hears(16, 600), Err(Refused::Crowd));
         assert_eq!(hears(0, 600), Err(Refused::Replayed));
         assert_eq!(hears(16, 602), Ok(()), "the others are forgotten");
+        assert!(!runs.is_over(at(602 + 601)) && runs.is_over(at(602 + 602)));
     }
 }

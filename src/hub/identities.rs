@@ -17,6 +17,9 @@ pub type Keys = HashMap<Address, String>;
 /// How close to each other two programs are heard by turns if they run at once.
 const BY_TURNS: Duration = Duration::from_mins(3);
 
+/// After how many new keys those are forgotten that were not heard for long.
+const SWEEP: usize = 1_024;
+
 /// Keys and their runs. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Identities(Arc<Mutex<Inner>>);
@@ -89,7 +92,11 @@ impl Identities {
         place: &str,
         now: Timestamp,
     ) -> Result<Option<Clash>, Refused> {
-        self.lock().runs.entry(key).or_default().hears(said, place, BY_TURNS, now)
+        let mut inner = self.lock();
+        if inner.runs.len() % SWEEP == SWEEP - 1 && !inner.runs.contains_key(&key) {
+            inner.runs.retain(|_, runs| !runs.is_over(now));
+        }
+        inner.runs.entry(key).or_default().hears(said, place, BY_TURNS, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -69,7 +69,7 @@ async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
     let (fleet, poke, told) = (shared.fleet.clone(), Arc::clone(&shared.poke), beat.clone());
     let then = move |gswarm: &Option<Map<String, Value>>| {
         let name = told.node_id.clone();
-        let node = fleet.update(&name, now, |node| heard(node, told, gswarm, now));
+        let node = fleet.update(&name, now, |node| node.beats(told, gswarm.as_ref(), now));
         // What changes how a node stands is told at once.
         if node.heard.says_down == (node.standing == Standing::Up) {
             poke.notify_one();
@@ -80,20 +80,6 @@ async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
         shared.listening.send_modify(|listening| listening.own = shared.clock.now());
     })?;
     Ok(())
-}
-
-/// What a beat changes of its node.
-pub(super) fn heard(
-    node: &mut Node,
-    told: Beat,
-    gswarm: &Option<Map<String, Value>>,
-    now: Timestamp,
-) {
-    node.ip = told.ip;
-    node.meta = told.meta;
-    node.heard.own = Some(now);
-    node.heard.says_down = told.is_down;
-    node.gswarm.clone_from(gswarm);
 }
 
 async fn nodes(

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::error::Refusal;
-use super::{Shared, count, seed};
+use super::{Shared, count};
 use crate::chain::Reader;
 use crate::chain::key::recover;
 use crate::clock::{Clock as _, Timestamp};
@@ -110,7 +110,7 @@ async fn keep(
         fleet.identities().bind(key, &name);
         let is_clash = clash.is_some();
         let node = fleet.update(&name, now, |node| {
-            seed::heard(node, told, gswarm, now);
+            node.beats(told, gswarm.as_ref(), now);
             node.address = Some(key);
             node.heard.clash = clash.or(node.heard.clash.take());
         });

@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 
 use crate::chain::extension::Reputation;
 use crate::clock::Timestamp;
+use crate::fleet::beat::Beat;
 use crate::fleet::clocks::{Heard, Standing};
 use crate::hub::identities::Identities;
 use crate::ids::Address;
@@ -86,6 +87,17 @@ impl Node {
             tags: Vec::new(),
             scored: None,
         }
+    }
+}
+
+impl Node {
+    /// Takes a beat of it in; `gswarm`: the newer keys with it.
+    pub fn beats(&mut self, beat: Beat, gswarm: Option<&Map<String, Value>>, now: Timestamp) {
+        self.ip = beat.ip;
+        self.meta = beat.meta;
+        self.heard.own = Some(now);
+        self.heard.says_down = beat.is_down;
+        self.gswarm = gswarm.cloned();
     }
 }
 
