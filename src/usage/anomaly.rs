@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_walk_without_a_direction_is_no_leak_in_ten_thousand_hours() {
         for (seed, rare) in [(1, 1), (2, 1), (3, 40)] {
-            let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+            let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
             let mut bytes = 4_000 * MIB;
             let walk = (0..1_200_000_u64).map(|_| {
                 // Seldom large steps, too.
