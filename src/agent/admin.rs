@@ -123,7 +123,9 @@ pub(super) async fn run<E: Effects, C: Clock + Clone>(
         let request = requests.next().await.map_err(failed)?;
         let crew = if asked.len() < AT_ONCE_MAX {
             &asked
-        } else if owners.len() < OWNERS_AT_ONCE_MAX && admin.is_owners(&request) {
+        } else if owners.len() < OWNERS_AT_ONCE_MAX
+            && request_of(&request).is_some_and(|request| admin.is_owners(&request))
+        {
             &owners
         } else {
             respond(request, &no("busy", "too many requests at a time; ask again")).await;
@@ -153,13 +155,9 @@ fn request_of(request: &ControlRequest) -> Option<Request> {
 
 impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     /// Whether the node's key or its owner signed it.
-    fn is_owners(&self, request: &ControlRequest) -> bool {
-        let signer = request_of(request).and_then(|request| self.signer(&request));
-        signer.is_some_and(|signer| self.is_owner(signer))
-    }
-
-    fn is_owner(&self, signer: Address) -> bool {
-        signer == self.intake.jobs.node || Some(signer) == self.owner
+    fn is_owners(&self, request: &Request) -> bool {
+        let is_owner = |signer| signer == self.intake.jobs.node || Some(signer) == self.owner;
+        self.signer(request).is_some_and(is_owner)
     }
 
     /// The answer; `None` if another instance is meant, or no answer must be given.
@@ -317,24 +315,20 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     }
 
     fn drain(&self, request: &Request) -> Answer {
-        match self.signer(request) {
-            Some(signer) if self.is_owner(signer) => {
-                self.intake.jobs.desk.board.drain();
-                let text = "draining: no more jobs are taken until the node starts again";
-                tracing::info!("{text}");
-                self.intake.jobs.desk.events.tell(kinds::NODE_DRAINING, text, |event| event);
-                yes()
-            }
-            _ => no(
-                "not_allowed",
-                "only the node itself or its owner may drain it: sign the request",
-            ),
+        if !self.is_owners(request) {
+            let error = "only the node itself or its owner may drain it: sign the request";
+            return no("not_allowed", error);
         }
+        self.intake.jobs.desk.board.drain();
+        let text = "draining: no more jobs are taken until the node starts again";
+        tracing::info!("{text}");
+        self.intake.jobs.desk.events.tell(kinds::NODE_DRAINING, text, |event| event);
+        yes()
     }
 
     /// Turns the Redis sink of events on or off.
     fn redis(&self, request: &Request, on: bool) -> Answer {
-        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
+        if !self.is_owners(request) {
             let error = "only the node itself or its owner may turn the Redis sink on or off: sign \
                 the request";
             return no("not_allowed", error);
@@ -349,7 +343,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     /// Asks for a kept output to be published.
     async fn retry(&self, request: &Request, id: &JobId) -> Answer {
-        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
+        if !self.is_owners(request) {
             let error = "only the node itself or its owner may have a kept output published: sign \
                 the request";
             return no("not_allowed", error);
@@ -368,7 +362,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     /// Lets a retired GPU be tried again.
     fn readmit(&self, request: &Request, gpu: &GpuUuid) -> Answer {
-        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
+        if !self.is_owners(request) {
             let error = "only the node itself or its owner may readmit a GPU: sign the request";
             return no("not_allowed", error);
         }

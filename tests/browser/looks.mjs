@@ -15,7 +15,7 @@ const PAGES = {
 // Those with plots, logs, earnings and checks; a run of its own, since each takes its time.
 const WORK = {
   running: ['#/job/ams-c-111/job-2', () => document.querySelectorAll('.plot svg').length >= 6 && document.querySelector('.log')],
-  earnings: ['#/earnings', () => document.querySelectorAll('.share').length > 20],
+  earnings: ['#/earnings', () => document.querySelectorAll('.share').length > 14],
   earned: ['#/earnings?node=ams-c-111', () => document.querySelectorAll('.share').length > 10 && document.querySelectorAll('.figures').length > 1],
   check: ['check#ams-c-111/job-1', () => document.querySelector('#doc')?.value.includes('job-1')],
 };

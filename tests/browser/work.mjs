@@ -67,6 +67,8 @@ async function day(page, { base, check, until }) {
   await page.goto(`${base}/#/node/ams-c-111`);
   await until(page, 'the last day of the node', () => document.querySelectorAll('.plot svg').length === 5);
   check((await page.$eval('.figures', (it) => it.textContent)).includes('Score of 10,0009,610'), 'what the contract says: ' + await page.$eval('.figures', (it) => it.textContent));
+  const asked = await page.$eval('#h-x', (it) => it.parentElement.textContent);
+  check(/asked (3\d|4\d|5\d) s ago|asked \d min ago/.test(asked), 'when it was asked: ' + asked);
   await page.goto(`${base}/#/node/ams-a-101`);
   await until(page, 'a node without watched jobs says so', () => document.querySelector('main').textContent.includes('No job that was watched ran here in the last 24 h'));
 }
@@ -92,6 +94,8 @@ async function earnings(page, { base, check, until, shot }) {
   await page.goto(`${base}/#/earnings?days=7&node=ams-c-111`);
   await until(page, 'one node', () => document.querySelectorAll('[aria-label="Days, table"] tbody tr').length === 7);
   check((await page.$eval('h1', (it) => it.textContent)) === 'Earnings and idle time of ams-c-111', 'whose it is');
+  const idle = await page.$$eval('[aria-label="Days, table"] tbody tr', (all) => all.map((row) => row.children[6].textContent));
+  check(idle.every((it) => it === '–'), 'what the hub did not watch is not called idle: ' + idle);
   await page.click('[aria-label="Days, table"] .share');
   check((await page.$eval('#ev', (it) => it.textContent)).includes('held by jobs'), 'evidence of a bar');
 }

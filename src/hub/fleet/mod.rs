@@ -63,8 +63,13 @@ pub struct Scored {
     /// Its record.
     #[serde(flatten)]
     pub reputation: Arc<Reputation>,
-    /// When the hub asked.
+    /// When the hub asked; in JSON milliseconds since 1970.
+    #[serde(serialize_with = "as_ms")]
     pub asked: Timestamp,
+}
+
+fn as_ms<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(at.unix_ms())
 }
 
 impl Node {

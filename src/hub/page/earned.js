@@ -12,16 +12,19 @@ const RANGES = [7, 14, 30, 90];
 const jobs = (it) => `${n0(it.completed)} completed, ${n0(it.failed)} failed, ${n0(it.other)} cancelled or rejected`;
 const idle = (it) => Math.max(0, it.cards_there_ms - it.card_ms);
 const hasCards = (it) => it.cards_there_ms > 0 || it.card_ms > 0;
+// Jobs are told afterwards too; whether a card was there is known only of when the hub watched.
+const isKnown = (it) => it.cards_there_ms > 0 && it.card_ms <= it.cards_there_ms;
+const UNSEEN = 'not known: jobs held cards while the hub did not watch whether they were there';
 
 function bar(it) {
   const whole = Math.max(it.cards_there_ms, it.card_ms), percent = (ms) => whole ? ms / whole * 100 + '%' : '0%';
-  const told = `of ${hours(it.cards_there_ms)} of cards there: ${hours(it.card_ms)} held by jobs, ${hours(it.busy_ms)} computing${it.busy_unknown ? `; of ${hours(it.busy_unknown)} it is not known` : ''}, ${hours(idle(it))} idle`;
+  const told = `of ${hours(it.cards_there_ms)} of cards there: ${hours(it.card_ms)} held by jobs, ${hours(it.busy_ms)} computing${it.busy_unknown ? `; of ${hours(it.busy_unknown)} it is not known` : ''}, ${isKnown(it) ? hours(idle(it)) + ' idle' : 'idle time is not known'}`;
   return h('div.share', { role: 'img', 'aria-label': told, ev: told }, h('i.held', { style: { width: percent(it.card_ms) } }), h('i.busy', { style: { width: percent(it.busy_ms) } }));
 }
 const busy = (it) => !it.card_ms ? '–' : it.busy_unknown >= it.card_ms ? h('span.mu', { ev: 'no watched job has told how long its cards computed' }, 'unknown') : h('span', { ev: it.busy_unknown ? `of ${hours(it.busy_unknown)} more it is not known` : 'signed usage records of the jobs' }, hours(it.busy_ms) + (it.busy_unknown ? ' +' : ''));
 const cells = (it) => [h('span', { ev: `${jobs(it)} · terminal statuses on NATS` }, `${n0(it.completed)} / ${n0(it.failed)}`), h('span', { ev: 'receipts in terminal statuses' }, n0(it.receipts)),
-  hasCards(it) ? h('span', { ev: 'time in which the node stood up while the hub watched, times the cards that it says it has' }, hours(it.cards_there_ms)) : '–', it.card_ms ? h('span', { ev: 'receipts: run time times cards' }, hours(it.card_ms)) : hasCards(it) ? '0 min' : '–', busy(it),
-  hasCards(it) ? h('b', { ev: `${hours(idle(it))} idle` }, share(idle(it), it.cards_there_ms)) : '–', hasCards(it) ? bar(it) : '–'];
+  hasCards(it) ? h('span', { ev: 'time in which the node stood up while the hub watched, times the cards that it says it has' }, it.known_ms ? hours(it.cards_there_ms) : 'unknown') : '–', it.card_ms ? h('span', { ev: 'receipts: run time times cards' }, hours(it.card_ms)) : hasCards(it) ? '0 min' : '–', busy(it),
+  isKnown(it) ? h('b', { ev: `${hours(idle(it))} idle` }, share(idle(it), it.cards_there_ms)) : h('span.mu', { ev: hasCards(it) ? UNSEEN : 'no cards' }, '–'), hasCards(it) ? bar(it) : '–'];
 const HEADS = ['>Done / failed', '>Receipts', '>GPU time there', '>Held by jobs', '>Computing', '>Idle', 'Held, computing'];
 const uptime = (it) => it.known_ms ? h('span', { ev: `up for ${hours(it.up_ms)} of ${hours(it.known_ms)} in which the hub watched` }, share(it.up_ms, it.known_ms)) : h('span.mu', { ev: 'the hub did not watch' }, '–');
 const score = ({ chain }) => chain ? h('span', { ev: `score ${n0(chain.score)} of 10,000, ${n0(chain.on_time)} heartbeats on time, ${n0(chain.missed)} missed · asked of the contract at ${iso(chain.asked)}` }, n0(chain.score)) : h('span.mu', { ev: 'the hub has no chain, or has not asked yet' }, '–');
@@ -50,8 +53,8 @@ function show({ days, nodes, total, left_out: leftOut }, node) {
   const figure = (name, value, ev) => h('div', { ev }, h('dt', null, name), h('dd', null, value));
   const facts = h('dl.figures', null,
     figure('GPU time there', hasCards(total) ? hours(total.cards_there_ms) : 'unknown', 'time in which nodes stood up while the hub watched, times the cards that they say they have'),
-    figure('Held by jobs', hasCards(total) ? share(total.card_ms, total.cards_there_ms) : '–', hours(total.card_ms) + ', by receipts'),
-    figure('Idle', hasCards(total) ? share(idle(total), total.cards_there_ms) : '–', hours(idle(total))),
+    figure('Held by jobs', isKnown(total) ? share(total.card_ms, total.cards_there_ms) : hours(total.card_ms), hours(total.card_ms) + ', by receipts'),
+    figure('Idle', isKnown(total) ? share(idle(total), total.cards_there_ms) : '–', isKnown(total) ? hours(idle(total)) : UNSEEN),
     figure('Jobs completed', n0(total.completed), jobs(total)), figure('Failed', n0(total.failed), jobs(total)), figure('Receipts', n0(total.receipts), 'in terminal statuses'),
     figure('Uptime', total.known_ms ? share(total.up_ms, total.known_ms) : '–', `up for ${hours(total.up_ms)} of ${hours(total.known_ms)} in which the hub watched`));
   const notes = [`Jobs count when they end; those that still run are not in it yet. Days are UTC.`, total.cards_unknown && !node ? `${n0(total.cards_unknown)} nodes do not say which cards they have; they count in jobs and uptime alone.` : null, total.busy_unknown ? `How long cards computed is known of watched jobs alone: of ${hours(total.busy_unknown)} held it is not.` : null].filter(Boolean);

@@ -48,7 +48,7 @@ export async function nodePage(name) {
     live.replaceChildren(...upper(row));
     clocks.replaceChildren(...three(row));
     page.replaceChildren(live, h('div.cols', null,
-      h('div', null, cardsOf(whole), section('h-u', 'Used by its jobs', ['last 24 h in slots of 10 min · ', h('a.a', { href: '#/earnings?' + new URLSearchParams({ node: row.name }) }, 'earnings and idle time')], usage), chain(whole), beats(whole), seen, section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
+      h('div', null, cardsOf(whole), section('h-u', 'Used by its jobs', ['last 24 h in slots of 10 min, hatched where no watched job ran · ', h('a.a', { href: '#/earnings?' + new URLSearchParams({ node: row.name }) }, 'earnings and idle time')], usage), chain(whole), beats(whole), seen, section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
       h('div', null, section('h-k', 'Three clocks', null, clocks), said(whole), history(whole), gswarm(whole))));
     page.scrollTop = top;
   }
