@@ -99,9 +99,8 @@ fn saw(
         // Its answer was lost on the way, and it comes again.
         Some((_, known, _)) if known == body => return Ok(Taken::Kept),
         Some((at, _, _)) if *at >= ms(said.at) => return Ok(Taken::Stale),
-        Some(_) => {}
         None if !has_place(db, name, now)? => return Ok(Taken::Crowded),
-        None => {}
+        Some(_) | None => {}
     }
     let gist = gist(&said.gist())?;
     let put = "INSERT INTO seen (name, watcher, at_ms, heard_ms, gist, body, signature)

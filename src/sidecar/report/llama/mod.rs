@@ -123,7 +123,9 @@ async fn coordinators(taps: &[Arc<LlamaTap>], every: Duration) -> Result<(), Fai
     loop {
         for tap in taps {
             let beat = tap.system().heartbeat(clock.now());
-            beat.into_iter().for_each(|beat| tap.sinks.push(beat));
+            if let Some(beat) = beat {
+                tap.sinks.push(beat);
+            }
         }
         clock.sleep(every).await;
     }
