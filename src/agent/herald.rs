@@ -161,11 +161,9 @@ impl<C: Clock> Herald<C> {
             None => "none".to_owned(),
         };
         let (used, slots, version) = (census.used, census.slots, env!("CARGO_PKG_VERSION"));
-        let mut meta = format!("gpu={cards},jobs={used}/{slots},version={version}");
         let why = if self.link.is_up() { census.unready } else { Some("nats") };
-        if let Some(why) = why {
-            meta.push_str(&format!(",reason={why}"));
-        }
+        let why = why.map(|why| format!(",reason={why}")).unwrap_or_default();
+        let meta = format!("gpu={cards},jobs={used}/{slots},version={version}{why}");
         (unfit.is_some_and(|unfit| !matches!(unfit, Unfit::Untried(_))), meta)
     }
 

@@ -72,15 +72,12 @@ impl Identities {
     pub(super) fn move_node(&self, old: &str, new: Option<&str>) {
         let mut inner = self.lock();
         let Some(key) = inner.names.remove(old) else { return };
-        match new {
-            Some(new) => {
-                inner.keys.insert(key, new.to_owned());
-                inner.names.insert(new.to_owned(), key);
-            }
-            None => {
-                inner.keys.remove(&key);
-                inner.runs.remove(&key);
-            }
+        if let Some(new) = new {
+            inner.keys.insert(key, new.to_owned());
+            inner.names.insert(new.to_owned(), key);
+        } else {
+            inner.keys.remove(&key);
+            inner.runs.remove(&key);
         }
     }
 

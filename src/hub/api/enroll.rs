@@ -73,9 +73,9 @@ async fn enroll(
     let body = body::object(&body::bytes(&head.headers, body).await?)?;
     let (code, node) = (body::text(&body, "code")?, body::text(&body, "node_id")?);
     let node = beat::name(&node)?;
-    let none = "no such code: it is good once, and for ten minutes";
+    let unknown = "no such code: it is good once, and for ten minutes";
     if code.is_empty() || code.len() > CODE_BYTES_MAX {
-        return Err(shared.refuse_for(&peer, none));
+        return Err(shared.refuse_for(&peer, unknown));
     }
     let secret = new_secret()
         .map_err(|err| Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()))?;
@@ -91,7 +91,7 @@ async fn enroll(
             tracing::info!("a node has enrolled and has a secret of its own now");
             Ok(Json(json!({"node_id": node, "secret": secret.expose()})))
         }
-        Enrolled::NoSuch => Err(shared.refuse_for(&peer, none)),
+        Enrolled::NoSuch => Err(shared.refuse_for(&peer, unknown)),
         Enrolled::OfAnother => {
             let what = "the code is for a node of another name".to_owned();
             Err(Refusal::Plain(StatusCode::FORBIDDEN, what))
