@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::process::why;
+use super::process::{sees_kernel, why};
 use crate::usage::Unknown;
 
 /// Most bytes of the list of interfaces: 100 bytes for each.
 const LIST_BYTES_MAX: u64 = 64 * 1024;
+
+/// The kernel's thread that begins its others, where the machine's processes can be seen.
+const KTHREADD: &str = "2";
 
 /// Whether a process has a network of its own, and not the machine's.
 pub fn is_own(pid: u32) -> Result<bool, Unknown> {
@@ -18,8 +21,10 @@ pub fn is_own(pid: u32) -> Result<bool, Unknown> {
         std::fs::read_link(Path::new("/proc").join(pid).join("ns/net")).map_err(|err| why(&err))
     };
     let its = of(&pid.to_string())?;
-    // The first process has the machine's. Who may not look at it knows only whether he himself has the same.
-    match of("1") {
+    // The first process has the machine's, and so has the kernel. Who may look at neither knows only whether he himself
+    // has the same.
+    let kernels = |why| if sees_kernel() { of(KTHREADD) } else { Err(why) };
+    match of("1").or_else(kernels) {
         Ok(machines) => Ok(its != machines),
         Err(_) if of("self").is_ok_and(|ours| ours == its) => Ok(false),
         Err(why) => Err(why),

@@ -29,7 +29,7 @@ pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
 pub use members::{Member, container_of, micros, own_group};
 pub use one::{disk_bytes, is_container_id, open_files};
-pub(super) use one::{small_file, why};
+pub(super) use one::{sees_kernel, small_file, why};
 pub use tree::files_of;
 
 /// Most processes that are looked at.

@@ -114,6 +114,12 @@ impl Process {
     }
 }
 
+/// Whether the second process is the kernel's own: so it is unless these are the processes of a container.
+pub(in crate::host) fn sees_kernel() -> bool {
+    let folder = Path::new("/proc").join(KTHREADD.to_string());
+    Process::read(&folder, KTHREADD).is_ok_and(|it| it.is_kernels())
+}
+
 /// The numbers of all processes in rising order, and whether these are all.
 pub(super) fn numbers(proc: &Path, most: usize) -> Result<(Vec<u32>, bool), Unknown> {
     let entries = std::fs::read_dir(proc).map_err(|err| why(&err))?.flatten();

@@ -305,7 +305,7 @@ fn the_originals_service_gets_samples_of_the_machine_in_its_form_also_those_that
         ["total", "used", "available"].map(|key| ram[key].as_u64().expect("bytes"));
     assert_eq!(used + available, total, "{ram}");
     assert!(ram["usage_percent"].as_f64().is_some_and(|it| it > 0.0 && it < 100.0), "{ram}");
-    let gpu = json!([{"index": 0, "util_percent": 83, "vram_total_mb": 24_576}]);
+    let gpu = json!([{"index": 0, "util_percent": 83, "vram_used_mb": 0, "vram_total_mb": 24_576}]);
     assert_eq!(data["gpu"], gpu, "what the card does not tell is left out");
     assert!(!sample.to_string().contains("GPU-1"), "{sample}");
 }
