@@ -194,10 +194,15 @@ fn plain(line: &str) -> String {
                 _ => {}
             },
             // What a progress bar wrote before it began its line anew.
-            '\r' if chars.peek().is_some() => (out, count) = (String::new(), 0),
-            '\t' => (out.push(c), count += 1).0,
-            c if is_obeyed(c) => {}
-            c => (out.push(c), count += 1).0,
+            '\r' if chars.peek().is_some() => {
+                out.clear();
+                count = 0;
+            }
+            c if c != '\t' && is_obeyed(c) => {}
+            c => {
+                out.push(c);
+                count += 1;
+            }
         }
     }
     out

@@ -78,7 +78,7 @@ async fn open(
         "hello": env!("CARGO_PKG_VERSION"),
         "at": state.now.get().unix_ms(),
     });
-    let reader = Reader {
+    let mut reader = Reader {
         messages: live.messages.subscribe(),
         first: vec![hello.to_string()],
         end: live.end.clone(),
@@ -86,7 +86,6 @@ async fn open(
         log: None,
         _place: place,
     };
-    let mut reader = reader;
     if let Some(whose) = log {
         match live.logs.follow(whose) {
             Some((log, is_heard)) => {
