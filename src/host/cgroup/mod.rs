@@ -138,11 +138,11 @@ fn of_process(pid: u32, container: &str, is_v2: bool) -> Result<PathBuf, Unknown
 /// The path up to the group with this name: a unit is a whole part of it, and a container's id stands in one.
 fn up_to(path: &Path, name: &str) -> Option<PathBuf> {
     let is_id = super::process::is_container_id(name);
-    let is_it = |part: &str| part == name || (is_id && part.contains(name));
+    let ends_at = |part: &str| part == name || (is_id && part.contains(name));
     let mut up_to = PathBuf::new();
     for part in path.components() {
         up_to.push(part);
-        if part.as_os_str().to_str().is_some_and(is_it) {
+        if part.as_os_str().to_str().is_some_and(ends_at) {
             return Some(up_to);
         }
     }

@@ -162,7 +162,8 @@ fn target(shared: &Shared, node: Option<&str>, pool: Option<&str>) -> Result<Tar
 #[serde(default)]
 struct Status {
     stage: Option<Stage>,
-    status: String,
+    #[serde(rename = "status")]
+    word: String,
     timestamp: Option<Timestamp>,
     error: Option<String>,
     output_cid: Option<String>,
@@ -175,14 +176,14 @@ fn state(status: &Status) -> u8 {
     const COMPLETED: u8 = 3;
     const FAILED: u8 = 4;
     const INTERRUPTED: u8 = 6;
-    match (status.stage, &*status.status) {
+    match (status.stage, &*status.word) {
         (Some(Stage::Accepted | Stage::Pulling | Stage::Fetching | Stage::Interrupted), _) => {
             SCHEDULED
         }
         (Some(Stage::Running | Stage::Uploading), _) | (None, "processing") => RUNNING,
         (Some(Stage::Completed), _) | (None, "completed") => COMPLETED,
         (Some(Stage::Cancelled), _) => INTERRUPTED,
-        (Some(Stage::Failed | Stage::TimedOut | Stage::Rejected), _) | (None, _) => FAILED,
+        (Some(Stage::Failed | Stage::TimedOut | Stage::Rejected) | None, _) => FAILED,
     }
 }
 
@@ -206,7 +207,7 @@ fn shown(task: &Task) -> Value {
     put("name", asked("name").unwrap_or_else(|| json!(task.id)));
     put("state", json!(statuses.last().map_or(0, state)));
     put("cli_args", asked("command").unwrap_or_else(|| json!([])));
-    put("daemon", asked("daemon").unwrap_or_else(|| json!(false)));
+    put("daemon", asked("daemon").unwrap_or(Value::Bool(false)));
     put("encrypted", json!(false));
     put("start_time", when(&|status| status.stage == Some(Stage::Running)));
     put("finish_time", when(&is_over));

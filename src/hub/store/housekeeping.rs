@@ -29,72 +29,94 @@ fn kept_ms(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// How old rows may be: the time that a statement compares with.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    /// The number of a slot of beats.
+    Slots,
+    Standings,
+    Events,
+    Jobs,
+    /// The number of a slot of signs of life.
+    Alive,
+}
+
+/// What removes rows that are older than `?1`, at most `?2`.
+const OLD: [(&str, Before); 9] = [
+    (
+        "DELETE FROM slots WHERE (name, slot) IN
+         (SELECT name, slot FROM slots WHERE slot < ?1 LIMIT ?2)",
+        Before::Slots,
+    ),
+    (
+        "DELETE FROM standings WHERE rowid IN
+         (SELECT rowid FROM standings WHERE at_ms < ?1 LIMIT ?2)",
+        Before::Standings,
+    ),
+    (
+        "DELETE FROM seen_changes WHERE id IN
+         (SELECT id FROM seen_changes WHERE at_ms < ?1 LIMIT ?2)",
+        Before::Events,
+    ),
+    (
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)",
+        Before::Events,
+    ),
+    (
+        "DELETE FROM jobs WHERE (node, job_id) IN
+         (SELECT node, job_id FROM jobs WHERE last_ms < ?1 LIMIT ?2)",
+        Before::Jobs,
+    ),
+    (
+        "DELETE FROM alive WHERE (id, slot) IN (SELECT id, slot FROM alive WHERE slot < ?1 LIMIT ?2)",
+        Before::Alive,
+    ),
+    (
+        "DELETE FROM told WHERE (kind, id, place) IN
+         (SELECT kind, id, place FROM told JOIN tellers USING (kind, id) WHERE last_ms < ?1 LIMIT ?2)",
+        Before::Events,
+    ),
+    // Once nothing that it told is left.
+    (
+        "DELETE FROM tellers WHERE (kind, id) IN
+         (SELECT kind, id FROM tellers WHERE last_ms < ?1 AND NOT EXISTS
+         (SELECT 1 FROM told WHERE told.kind = tellers.kind AND told.id = tellers.id) LIMIT ?2)",
+        Before::Events,
+    ),
+    (
+        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE made_ms < ?1 LIMIT ?2)",
+        Before::Jobs,
+    ),
+];
+
+/// Removes incidents. The newest stays, so that no number is given twice.
+const INCIDENTS: &str =
+    "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_ms < ?1
+     AND id < (SELECT MAX(id) FROM incidents) LIMIT ?2)";
+
 impl Store {
     /// Removes what is older than its time, a bounded number of rows. Whether there is more.
     pub async fn forget(&self, now: Timestamp) -> Result<bool, Error> {
-        let before = |kept: Duration| ms(now).saturating_sub(kept_ms(kept));
-        let (slots, standings) =
-            (before(SLOTS_KEPT) / SLOT_MS.cast_signed(), before(STANDINGS_KEPT));
-        let (events, jobs, today) = (before(EVENTS_KEPT), before(JOBS_KEPT), ms(now));
-        let alive = before(ALIVE_KEPT) / SLOT_MS.cast_signed();
+        let before = move |kept: Duration| ms(now).saturating_sub(kept_ms(kept));
         let work = move |db: &Connection| {
-            let sql = format!(
-                "DELETE FROM slots WHERE (name, slot) IN \
-                 (SELECT name, slot FROM slots WHERE slot < ?1 LIMIT {ROWS_MAX})"
-            );
-            let gone = db.execute(&sql, [slots])?;
-            let sql = format!(
-                "DELETE FROM standings WHERE rowid IN \
-                 (SELECT rowid FROM standings WHERE at_ms < ?1 LIMIT {ROWS_MAX})"
-            );
-            let also_gone = db.execute(&sql, [standings])?;
-            db.execute("DELETE FROM watches WHERE to_ms < ?1", [standings])?;
-            db.execute("DELETE FROM silences WHERE until_ms < ?1", [today])?;
-            db.execute("DELETE FROM sessions WHERE until_ms < ?1", [today])?;
-            let sql = format!(
-                "DELETE FROM seen_changes WHERE id IN \
-                 (SELECT id FROM seen_changes WHERE at_ms < ?1 LIMIT {ROWS_MAX})"
-            );
-            let mut most = gone.max(also_gone).max(db.execute(&sql, [events])?);
-            most = most.max(identity::forget(db, now, ROWS_MAX)?);
-            for (sql, before) in [
-                ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
-                (
-                    "DELETE FROM jobs WHERE (node, job_id) IN
-                     (SELECT node, job_id FROM jobs WHERE last_ms < ?1 LIMIT ?2)",
-                    jobs,
-                ),
-                (
-                    "DELETE FROM alive WHERE (id, slot) IN
-                     (SELECT id, slot FROM alive WHERE slot < ?1 LIMIT ?2)",
-                    alive,
-                ),
-                (
-                    "DELETE FROM told WHERE (kind, id, place) IN
-                     (SELECT kind, id, place FROM told JOIN tellers USING (kind, id)
-                      WHERE last_ms < ?1 LIMIT ?2)",
-                    events,
-                ),
-                // Once nothing that it told is left.
-                (
-                    "DELETE FROM tellers WHERE (kind, id) IN
-                     (SELECT kind, id FROM tellers WHERE last_ms < ?1
-                      AND NOT EXISTS (SELECT 1 FROM told WHERE told.kind = tellers.kind AND told.id = tellers.id)
-                      LIMIT ?2)",
-                    events,
-                ),
-                ("DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE made_ms < ?1 LIMIT ?2)", jobs),
-                // The newest stays, so that no number is given twice.
-                (
-                    "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_ms < ?1
-                     AND id < (SELECT MAX(id) FROM incidents) LIMIT ?2)",
-                    standings,
-                ),
-            ] {
-                most = most.max(db.execute(sql, params![before, ROWS_MAX])?);
+            let standings = before(STANDINGS_KEPT);
+            let mut most = db.execute(INCIDENTS, params![standings, ROWS_MAX])?;
+            for (sql, what) in OLD {
+                let bound = match what {
+                    Before::Slots => before(SLOTS_KEPT) / SLOT_MS.cast_signed(),
+                    Before::Standings => standings,
+                    Before::Events => before(EVENTS_KEPT),
+                    Before::Jobs => before(JOBS_KEPT),
+                    Before::Alive => before(ALIVE_KEPT) / SLOT_MS.cast_signed(),
+                };
+                most = most.max(db.execute(sql, params![bound, ROWS_MAX])?);
             }
-            most = most.max(super::usage::forget(db, now, ROWS_MAX)?);
+            db.execute("DELETE FROM watches WHERE to_ms < ?1", [standings])?;
+            db.execute("DELETE FROM silences WHERE until_ms < ?1", [ms(now)])?;
+            db.execute("DELETE FROM sessions WHERE until_ms < ?1", [ms(now)])?;
             db.execute("DELETE FROM earned WHERE day < ?1", [standings / super::earned::DAY_MS])?;
+            most = most.max(identity::forget(db, now, ROWS_MAX)?);
+            most = most.max(super::usage::forget(db, now, ROWS_MAX)?);
             Ok(most >= ROWS_MAX as usize)
         };
         self.writer.call_aside(work).await

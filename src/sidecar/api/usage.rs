@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{ROWS, Shared, refuse, unknown};
+use crate::host::machine::Memory;
 use crate::sidecar::probe::usage::MACHINE;
 use crate::sidecar::store::{KEPT, word};
 use crate::sidecar::used::{Board, MachineUsed, Used};
@@ -240,7 +241,7 @@ pub(super) fn put_program(page: &mut Page, name: &str, board: &Board) {
 pub(super) fn put_machine(page: &mut Page, board: &Board) {
     let Some(used) = board.machine() else { return };
     page.put(Family::SidecarMachineCpu, used.cpu_percent.ok().map(|it| it / 100.0));
-    page.put(Family::SidecarMachineMemoryUsed, float(used.memory.map(|it| it.used())));
+    page.put(Family::SidecarMachineMemoryUsed, float(used.memory.map(Memory::used)));
     page.put(Family::SidecarMachineMemoryTotal, float(used.memory.map(|it| it.total)));
     page.put(Family::SidecarMachineLoad, used.load.ok().map(|[minute, _, _]| minute));
     page.put(Family::SidecarSamplerCpu, board.cost().as_secs_f64());

@@ -42,15 +42,17 @@ async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_resta
         (page["total"] == 1 && page["proplets"][0]["id"] == address.as_str()).then_some(())
     });
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done; echo done > /output/output";
-    let (status, task) = post(
-        &hub,
-        &json!({
-            "name": "compute", "image_url": "docker://busybox:test", "cli_args": ["/bin/sh", "-c"],
-            "inputs": [script], "env": {"TOKEN": "very-secret"}, "gpus": 0,
-            "monitoring_profile": {"enabled": true, "interval": 500_000_000, "export_to_mqtt": true},
-        }),
-    );
-    assert_eq!(status, 201, "{task}");
+    let asked = json!({
+        "name": "compute", "image_url": "docker://busybox:test", "cli_args": ["/bin/sh", "-c"],
+        "inputs": [script], "env": {"TOKEN": "very-secret"}, "gpus": 0,
+        "monitoring_profile": {"enabled": true, "interval": 500_000_000, "export_to_mqtt": true},
+    });
+    // It is up once its presence was heard too, which says how much room it has.
+    let task = eventually("a node is up", PATIENCE, || {
+        let (status, said) = post(&hub, &asked);
+        assert!(matches!(status, 201 | 503), "{said}");
+        (status == 201).then_some(said)
+    });
     assert_eq!((&task["name"], &task["state"]), (&"compute".into(), &0.into()), "{task}");
     let id = task["id"].as_str().expect("an id").to_owned();
     let ended = eventually("it has completed", PATIENCE, || {

@@ -93,9 +93,9 @@ impl Sampler {
             let now = (clock.now(), clock.monotonic());
             let machine = looks.machine.sample(now.0, wholes);
             series.fold(now, programs.iter().map(|it| sampled(it)).chain([of_machine(&machine)]));
-            let named = self.programs.iter().map(|it| it.name().to_owned()).zip(programs);
+            let by_name = self.programs.iter().map(|it| it.name().to_owned()).zip(programs);
             let cost = looks.cost.saturating_add(meter.used());
-            self.board.put(named.collect(), machine, cost);
+            self.board.put(by_name.collect(), machine, cost);
             if let Err(err) = series.write(&self.store, now.1).await
                 && let Some(more) = said.line()
             {
@@ -122,7 +122,7 @@ impl Looks {
         let begun = thread_cpu();
         let clock = SystemClock;
         let look = Look::take(&clock, ways);
-        let at = At { look: &look, at: clock.now(), now: clock.monotonic() };
+        let at = At { look: &look, clock: clock.now(), now: clock.monotonic() };
         let mut all = Vec::with_capacity(self.programs.len());
         for (place, program) in self.programs.iter_mut().enumerate() {
             let its = ways.get(place).map_or(&[][..], Vec::as_slice);

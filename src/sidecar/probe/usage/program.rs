@@ -47,7 +47,7 @@ pub(super) struct Tracked {
 #[derive(Debug)]
 pub(super) struct At<'a> {
     pub(super) look: &'a Look,
-    pub(super) at: Timestamp,
+    pub(super) clock: Timestamp,
     /// Since the boot.
     pub(super) now: Duration,
 }
@@ -81,13 +81,13 @@ impl Tracked {
         let members = match at.look.members(place) {
             // It is known by its logs or ports alone.
             _ if ways.is_empty() => {
-                return (self.nothing(at.at, Unknown::NotSupported), Vec::new());
+                return (self.nothing(at.clock, Unknown::NotSupported), Vec::new());
             }
             Ok(members) if members.is_empty() => {
-                return (self.nothing(at.at, Unknown::Gone), Vec::new());
+                return (self.nothing(at.clock, Unknown::Gone), Vec::new());
             }
             Ok(members) => members,
-            Err(why) => return (self.nothing(at.at, why), Vec::new()),
+            Err(why) => return (self.nothing(at.clock, why), Vec::new()),
         };
         let is_same = self.know(&members, ways);
         let (readings, by, cpu) = self.read(at, &members);
@@ -99,7 +99,7 @@ impl Tracked {
             (None, Ok(_)) => Err(Unknown::Missed),
         };
         let used = Used {
-            at: at.at,
+            at: at.clock,
             cpu_percent,
             readings,
             by,
@@ -257,8 +257,11 @@ const fn by(cpu: By, memory: By, disk: By) -> [(&'static str, By); 3] {
     [("cpu", cpu), ("memory", memory), ("disk", disk)]
 }
 
+/// A process, and the bytes that it has read from disks and written to them.
+type Traffic = (Member, (u64, u64));
+
 /// The disk traffic of these processes. One that has ended meanwhile is none of them; if all have, it is unknown.
-fn disk(members: &[Member]) -> Result<Vec<(Member, (u64, u64))>, Unknown> {
+fn disk(members: &[Member]) -> Result<Vec<Traffic>, Unknown> {
     if members.len() > READ_MAX {
         return Err(Unknown::NotSupported);
     }
@@ -321,7 +324,7 @@ mod tests {
     }
 
     fn sample(tracked: &mut Tracked, look: &Look, ways: &[process::By]) -> Used {
-        let at = At { look, at: SystemClock.now(), now: SystemClock.monotonic() };
+        let at = At { look, clock: SystemClock.now(), now: SystemClock.monotonic() };
         tracked.sample(&at, 0, ways).0
     }
 
