@@ -85,13 +85,13 @@ async fn measure(mark: &str, count: usize, rounds: usize) -> (Duration, Duration
     let begun = ran();
     let time = HERE * u32::try_from(rounds).expect("fewer rounds");
     tokio::time::timeout(time, sampler.run()).await.ok();
-    let round = (ran() - begun) / u32::try_from(rounds).unwrap_or(1);
+    let round = ran().saturating_sub(begun) / u32::try_from(rounds).unwrap_or(1);
     let cost = board.cost() / u32::try_from(rounds).unwrap_or(1);
     let begun = ran();
     for number in 0..WRITES_HERE {
         store.rolled(minute(count + 1, number)).await.expect("room");
     }
-    (round, cost, (ran() - begun) / WRITES_HERE)
+    (round, cost, ran().saturating_sub(begun) / WRITES_HERE)
 }
 
 async fn watched(mark: &str, count: usize, store: &Store) -> Programs {

@@ -209,8 +209,8 @@ mod tests {
         Listening { own: ago(3_600).unwrap(), nats: ago(3_600), chain: ago(3_600) }
     }
 
-    fn of(heard: Heard) -> Standing {
-        standing(&heard, &PATIENCE, &all_ears(), NOW).0
+    fn of(heard: &Heard) -> Standing {
+        standing(heard, &PATIENCE, &all_ears(), NOW).0
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             (Heard { clash: clash(ago(30)), ..beats(ago(10), true) }, Standing::Clash),
             (Heard { clash: clash(ago(91)), ..beats(ago(181), false) }, Standing::Down),
         ] {
-            assert_eq!(of(heard.clone()), expected, "{heard:?}");
+            assert_eq!(of(&heard), expected, "{heard:?}");
         }
     }
 

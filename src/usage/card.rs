@@ -89,9 +89,9 @@ mod tests {
     use super::*;
     use crate::node::card::CardProcess;
 
-    fn card(processes: Told<Vec<CardProcess>>) -> Told<Sample> {
+    fn card(processes: Told<Vec<CardProcess>>) -> Sample {
         let unknown = Sample::unknown(&CardUnknown::NotSupported);
-        Ok(Sample { busy_percent: Ok(93), processes, ..unknown })
+        Sample { busy_percent: Ok(93), processes, ..unknown }
     }
 
     fn process(pid: u32, bytes: Told<u64>) -> CardProcess {
@@ -105,11 +105,14 @@ mod tests {
     #[test]
     fn a_programs_cards_are_those_on_which_its_processes_are() {
         let round = round(vec![
-            ("GPU-1", card(Ok(vec![process(7, Ok(100)), process(8, Ok(20)), process(9, Ok(3))]))),
-            ("GPU-2", card(Ok(vec![process(9, Ok(3))]))),
-            ("GPU-3", card(Ok(vec![]))),
+            (
+                "GPU-1",
+                Ok(card(Ok(vec![process(7, Ok(100)), process(8, Ok(20)), process(9, Ok(3))]))),
+            ),
+            ("GPU-2", Ok(card(Ok(vec![process(9, Ok(3))])))),
+            ("GPU-3", Ok(card(Ok(vec![])))),
             ("GPU-4", Err(CardUnknown::Lost)),
-            ("GPU-5", card(Ok(vec![process(8, Err(CardUnknown::NotSupported))]))),
+            ("GPU-5", Ok(card(Ok(vec![process(8, Err(CardUnknown::NotSupported))])))),
         ]);
         let cards = of_processes(&round, &[7, 8], |_| true).unwrap();
         let names: Vec<&str> = cards.iter().map(|(uuid, _)| uuid.as_str()).collect();
@@ -125,8 +128,8 @@ mod tests {
 
     #[test]
     fn where_nobody_can_tell_whose_a_cards_processes_are_its_cards_are_unknown_and_not_none() {
-        let hidden = card(Err(CardUnknown::Denied));
-        let strange = || card(Ok(vec![process(4_000, Ok(1))]));
+        let hidden = Ok(card(Err(CardUnknown::Denied)));
+        let strange = || Ok(card(Ok(vec![process(4_000, Ok(1))])));
         let of = |cards, is_seen: bool| of_processes(&round(cards), &[7], |_| is_seen);
         assert_eq!(of(vec![("GPU-1", hidden)], true), Err(Unknown::Denied));
         assert_eq!(of(vec![("GPU-1", strange())], false), Err(Unknown::Denied));

@@ -176,6 +176,37 @@ pub(crate) struct Host {
     pub(crate) leaving: Option<Leaving>,
 }
 
+impl Host {
+    /// A host that nothing has happened to.
+    fn new(number: u8, disk: Disk, slots: usize) -> Self {
+        Self {
+            agent: Address::new([number; 20]),
+            disk,
+            life: None,
+            lives: 0,
+            began_ms: 0,
+            engine_away_until_ms: 0,
+            cut: None,
+            journal_slow_until_ms: 0,
+            hindered_until_ms: 0,
+            containers: BTreeMap::new(),
+            folders: BTreeSet::new(),
+            sealed: BTreeSet::new(),
+            boots: 0,
+            fetched: BTreeMap::new(),
+            runs: Vec::new(),
+            written: BTreeMap::new(),
+            given_ms: BTreeMap::new(),
+            said_again_ms: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            slots,
+            board: None,
+            leaving: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) job: JobId,
@@ -213,31 +244,8 @@ impl World {
     pub(crate) fn new(seed: u64, traced: bool, time: Time, disks: Vec<Disk>, plant: Plant) -> Self {
         let mut rng = Rng::with_seed(seed);
         let weather = Weather::of(&mut rng);
-        let hosts = disks.into_iter().zip(1..).map(|(disk, number)| Host {
-            agent: Address::new([number; 20]),
-            disk,
-            life: None,
-            lives: 0,
-            began_ms: 0,
-            engine_away_until_ms: 0,
-            cut: None,
-            journal_slow_until_ms: 0,
-            hindered_until_ms: 0,
-            containers: BTreeMap::new(),
-            folders: BTreeSet::new(),
-            sealed: BTreeSet::new(),
-            boots: 0,
-            fetched: BTreeMap::new(),
-            runs: Vec::new(),
-            written: BTreeMap::new(),
-            given_ms: BTreeMap::new(),
-            said_again_ms: BTreeMap::new(),
-            asks: BTreeMap::new(),
-            cancelled: BTreeSet::new(),
-            slots: rng.usize(1..=2),
-            board: None,
-            leaving: None,
-        });
+        let hosts = disks.into_iter().zip(1..);
+        let hosts = hosts.map(|(disk, number)| Host::new(number, disk, rng.usize(1..=2)));
         let hosts = hosts.collect();
         let state = State {
             rng,

@@ -1,5 +1,5 @@
 //! What happens to a llama.cpp coordinator and its RPC backends, as `SynapticLlamas` and SOLLOL publish it of their
-//! own: to the channels of [`ROWS`](super::table::ROWS), in their forms.
+//! own: to the channels of [`ROWS`], in their forms.
 //!
 //! Must hold: the channel of raw lines has the program's own lines and nothing else; what happened goes to all other
 //! channels that it feeds.

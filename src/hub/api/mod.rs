@@ -1,5 +1,5 @@
 //! What the hub answers over HTTP: the original monitor's API ([`seed`]), its admin calls ([`admin`]), what
-//! watchers say ([`observations`]), and what says how the hub itself is.
+//! watchers say (`observations`), and what says how the hub itself is.
 //!
 //! Invariants: a body is bounded before it is read; what is refused is refused in the original's form; a client
 //! that dawdles holds up nobody.

@@ -267,7 +267,7 @@ impl Eyes {
         .await
     }
 
-    /// The jobs that the hub sent and of which a node told, the newest first, at most [`SENT_MAX`].
+    /// The jobs that the hub sent and of which a node told, the newest first, at most `SENT_MAX`.
     pub async fn sent(&self) -> Result<Vec<Sent>, Error> {
         self.look(|db| {
             let sql = "SELECT id, node, body, statuses, is_over FROM tasks

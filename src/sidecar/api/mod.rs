@@ -1,6 +1,6 @@
 //! What the sidecar answers over HTTP: `/health`, `/ready`, `/metrics`, and its verdicts with their evidence.
 //!
-//! [`usage`] answers what the programs use.
+//! `usage` answers what the programs use.
 //!
 //! Invariants: only reads; nothing is answered that was not scrubbed before it was written down; a client that
 //! dawdles holds up nobody.
