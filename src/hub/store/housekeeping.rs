@@ -13,7 +13,7 @@ const SLOTS_KEPT: Duration = Duration::from_hours(35 * 24);
 /// How long changes of standing and watches are kept: a year and some days.
 const STANDINGS_KEPT: Duration = Duration::from_hours(400 * 24);
 
-/// How long events, and changes of what watchers say, are kept.
+/// How long events are kept, what watchers said last, and its changes.
 const EVENTS_KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// How long jobs are kept.
@@ -59,6 +59,11 @@ impl Store {
             most = most.max(identity::forget(db, now, ROWS_MAX)?);
             for (sql, before) in [
                 ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
+                (
+                    "DELETE FROM seen WHERE (name, watcher) IN
+                     (SELECT name, watcher FROM seen WHERE heard_ms < ?1 LIMIT ?2)",
+                    events,
+                ),
                 (
                     "DELETE FROM jobs WHERE (node, job_id) IN
                      (SELECT node, job_id FROM jobs WHERE last_ms < ?1 LIMIT ?2)",
