@@ -163,7 +163,13 @@ fn machine(used: &MachineUsed) -> Value {
     told.put("memory_total_bytes", used.memory.map(|it| it.total), usual);
     told.put("memory_available_bytes", used.memory.map(|it| it.available), usual);
     told.put("swap_total_bytes", used.memory.map(|it| it.swap_total), usual);
-    told.readings(&used.readings, |_| usual);
+    told.readings(&used.readings, |metric| match metric {
+        Metric::NetRx | Metric::NetTx => |why| match why {
+            Unknown::NotSupported => "no network device is seen here, as within a container",
+            other => usual(other),
+        },
+        _ => usual,
+    });
     let cards = used.cards.as_ref().map(|cards| {
         let whole = |card: &crate::sidecar::used::Card| {
             let mut told = of_card(card.uuid.as_str(), &card.readings);

@@ -24,7 +24,7 @@ fn port(name: &str, is_open: bool, second: u64) -> Observation {
     Observation { at: T0.plus(Duration::from_secs(second)), seen }
 }
 
-fn first(system: &mut System, observation: &Observation) -> Option<Happened> {
+fn taken(system: &mut System, observation: &Observation) -> Option<Happened> {
     system.take(observation).into_iter().next()
 }
 
@@ -47,7 +47,7 @@ fn line(log: &str, text: &str, second: u64) -> Observation {
 }
 
 fn told(system: &mut System, observation: &Observation) -> Option<(&'static str, &'static str)> {
-    first(system, observation).map(|it| (it.component, it.event_type))
+    taken(system, observation).map(|it| (it.component, it.event_type))
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_start_is_told_once_whether_its_port_or_its_log_tells_it_first() {
             Some(("coordinator", "stop"))
         );
         assert_eq!(system.heartbeat(T0), None);
-        let again = first(&mut system, &line("coordinator", listening, 90)).unwrap();
+        let again = taken(&mut system, &line("coordinator", listening, 90)).unwrap();
         assert_eq!((again.event_type, &again.details["port"]), ("start", &json!(8080)));
         assert_eq!(again.details["rpc_backends"], json!(["10.0.0.5:50052", "rig.lan:50052"]));
         let beat = system.heartbeat(T0.plus(Duration::from_mins(2))).unwrap();
@@ -79,7 +79,7 @@ fn backends_come_and_go_by_their_ports_and_the_registry_counts_them() {
     let mut system = system();
     assert_eq!(told(&mut system, &port("rpc 1", true, 1)), Some(("rpc_backend", "connect")));
     assert_eq!(told(&mut system, &port("rpc 1", true, 2)), None);
-    let gone = first(&mut system, &port("rpc 2", false, 3)).unwrap();
+    let gone = taken(&mut system, &port("rpc 2", false, 3)).unwrap();
     assert_eq!((gone.event_type, gone.backend.as_str()), ("disconnect", "rig.lan:50052"));
     assert_eq!(gone.details["total_active"], 1);
     assert_eq!(told(&mut system, &port("of nobody", true, 4)), None);
@@ -99,7 +99,7 @@ fn backends_come_and_go_by_their_ports_and_the_registry_counts_them() {
 fn what_the_logs_say_is_told_in_the_seeds_words() {
     let mut system = system();
     let loads = "srv    load_model: loading model '/models/llama-70b.gguf'";
-    let model = first(&mut system, &line("coordinator", loads, 1)).unwrap();
+    let model = taken(&mut system, &line("coordinator", loads, 1)).unwrap();
     assert_eq!((model.component, model.event_type), ("model", "model_load"));
     assert_eq!(model.observed, Some("coordinator_model_load"));
     assert_eq!(model.details["model"], "/models/llama-70b.gguf");
@@ -118,7 +118,7 @@ fn what_the_logs_say_is_told_in_the_seeds_words() {
             "error",
         ),
     ] {
-        let happened = first(&mut system, &line(log, text, 2)).expect(text);
+        let happened = taken(&mut system, &line(log, text, 2)).expect(text);
         assert_eq!((happened.component, happened.event_type), (component, event_type), "{text}");
         assert_eq!(happened.message, text);
     }
@@ -143,19 +143,19 @@ fn after_a_restart_of_the_sidecar_what_goes_on_is_no_news() {
 
 #[test]
 fn a_backend_that_a_log_names_is_one_of_the_profiles_or_none() {
-    let mut same_port = system();
-    let mut own_ports = system();
+    let (mut same_port, mut own_ports) = (system(), system());
     own_ports.backends.insert("rpc 2".to_owned(), "rig.lan:50053".to_owned());
     let to = |address: &str| format!("Failed to connect to {address}");
-    for (system, log, text, backend) in [
-        (&mut own_ports, "coordinator", to("10.0.0.5:50052"), "10.0.0.5:50052"),
-        (&mut own_ports, "coordinator", to("203.0.113.9:50053"), "rig.lan:50053"),
-        (&mut own_ports, "coordinator", to("10.0.0.5:9"), ""),
-        (&mut own_ports, "backend", "Accepted client connection".to_owned(), ""),
-        (&mut own_ports, "coordinator", "using device RPC0 (a card)".to_owned(), ""),
-        (&mut same_port, "coordinator", to("203.0.113.9:50052"), ""),
+    for (is_same_port, log, text, backend) in [
+        (false, "coordinator", to("10.0.0.5:50052"), "10.0.0.5:50052"),
+        (false, "coordinator", to("203.0.113.9:50053"), "rig.lan:50053"),
+        (false, "coordinator", to("10.0.0.5:9"), ""),
+        (false, "backend", "Accepted client connection".to_owned(), ""),
+        (false, "coordinator", "using device RPC0 (a card)".to_owned(), ""),
+        (true, "coordinator", to("203.0.113.9:50052"), ""),
     ] {
-        let told = first(system, &line(log, &text, 2)).expect(&text);
+        let system = if is_same_port { &mut same_port } else { &mut own_ports };
+        let told = taken(system, &line(log, &text, 2)).expect(&text);
         assert_eq!((told.component, told.backend.as_str()), ("rpc_backend", backend), "{text}");
         assert_eq!(told.observed.is_some(), !backend.is_empty(), "{text}");
         assert_eq!(told.details.get("backend").is_some(), !backend.is_empty(), "{text}");
