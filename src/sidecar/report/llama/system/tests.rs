@@ -67,6 +67,7 @@ fn a_start_is_told_once_whether_its_port_or_its_log_tells_it_first() {
         let again = taken(&mut system, &line("coordinator", listening, 90)).unwrap();
         assert_eq!((again.event_type, &again.details["port"]), ("start", &json!(8080)));
         assert_eq!(again.details["rpc_backends"], json!(["10.0.0.5:50052", "rig.lan:50052"]));
+        assert_eq!(told(&mut system, &port("coordinator", true, 92)), None);
         let beat = system.heartbeat(T0.plus(Duration::from_mins(2))).unwrap();
         assert_eq!(beat.backend, "127.0.0.1:8080");
         assert_eq!(beat.details["restart_count"], 1);
