@@ -80,13 +80,11 @@ async fn ask(
     if spawned.is_err() {
         return Err(Unknown::Failed);
     }
-    match timeout(within, &mut told).await {
-        Ok(answer) => answer.unwrap_or(Err(Unknown::Failed)),
-        Err(_) => {
-            *place = Some(told);
-            Err(Unknown::Failed)
-        }
-    }
+    let Ok(answer) = timeout(within, &mut told).await else {
+        *place = Some(told);
+        return Err(Unknown::Failed);
+    };
+    answer.unwrap_or(Err(Unknown::Failed))
 }
 
 /// The folder of a program: that of its profile, or of its first log.
