@@ -1,7 +1,9 @@
-//! The bytes that go over the network of a process.
+//! The bytes that go over the network of a process, and of the machine.
 //!
-//! Must hold: what a process shares with the machine or with others is not told as its own.
+//! Must hold: what a process shares with the machine or with others is not told as its own; of the machine, a byte
+//! counts once, however many bridges it goes over.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -36,40 +38,66 @@ pub fn bytes(pid: u32) -> Result<(u64, u64), Unknown> {
     of_file(&Path::new("/proc").join(pid.to_string()).join("net/dev"))
 }
 
-/// Bytes received and sent over all interfaces of this machine except the loopback.
-pub fn of_machine() -> Result<(u64, u64), Unknown> {
-    let first = of_file(Path::new("/proc/1/net/dev"));
-    first.or_else(|_| of_file(Path::new("/proc/self/net/dev")))
+/// Bytes received and sent over each interface of this machine that is a device, by its name. Bridges and the ends of
+/// containers' networks are none: what goes over them goes over a device too, or never leaves the machine. An error if
+/// there is no device, as within a container.
+pub fn of_machine() -> Result<BTreeMap<String, [u64; 2]>, Unknown> {
+    let first = text(Path::new("/proc/1/net/dev"));
+    let text = first.or_else(|_| text(Path::new("/proc/self/net/dev")))?;
+    // Within a container its own interfaces are in the first.
+    let places = [Path::new("/proc/1/root/sys/class/net"), Path::new("/sys/class/net")];
+    devices(&text, |name| places.iter().any(|it| it.join(name).join("device").exists()))
+}
+
+fn devices(
+    text: &str,
+    is_device: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, [u64; 2]>, Unknown> {
+    let mut all = BTreeMap::new();
+    for interface in interfaces(text) {
+        let (name, bytes) = interface?;
+        if is_device(name) {
+            all.insert(name.to_owned(), bytes);
+        }
+    }
+    if all.is_empty() { Err(Unknown::NotSupported) } else { Ok(all) }
 }
 
 fn of_file(path: &Path) -> Result<(u64, u64), Unknown> {
+    traffic(&text(path)?)
+}
+
+fn text(path: &Path) -> Result<String, Unknown> {
     let mut text = String::new();
     let file = File::open(path).map_err(|err| why(&err))?;
     let length = file.take(LIST_BYTES_MAX).read_to_string(&mut text).map_err(|err| why(&err))?;
     // The rest of it would be missing.
-    if length as u64 >= LIST_BYTES_MAX {
-        return Err(Unknown::NotSupported);
-    }
-    traffic(&text)
+    if length as u64 >= LIST_BYTES_MAX { Err(Unknown::NotSupported) } else { Ok(text) }
 }
 
-/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)). An engine takes the interface of a bridge
-/// away at the container's end, with its counters: then nothing is known.
-pub(super) fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
-    let (mut received, mut sent, mut is_there) = (0_u64, 0_u64, false);
-    for line in text.lines().skip(2) {
+/// The name of each interface except the loopback, and what it received and sent, from the text of `/proc/net/dev` (see
+/// proc(5)).
+fn interfaces(text: &str) -> impl Iterator<Item = Result<(&str, [u64; 2]), Unknown>> {
+    let each = text.lines().skip(2).map(|line| {
         let (name, numbers) = line.split_once(':').ok_or(Unknown::Failed)?;
-        if name.trim() == "lo" {
-            continue;
-        }
-        is_there = true;
         let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);
         let mut nth = |at| numbers.nth(at).and_then(Result::ok).ok_or(Unknown::Failed);
         // Eight numbers of what was received come first.
-        received = received.saturating_add(nth(0)?);
-        sent = sent.saturating_add(nth(7)?);
+        Ok((name.trim(), [nth(0)?, nth(7)?]))
+    });
+    each.filter(|it| !matches!(it, Ok(("lo", _))))
+}
+
+/// Bytes received and sent, from the text of `/proc/net/dev`. An engine takes the interface of a bridge away at the
+/// container's end, with its counters: then nothing is known.
+pub(super) fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
+    let (mut sum, mut is_there) = ((0_u64, 0_u64), false);
+    for interface in interfaces(text) {
+        let (_, [received, sent]) = interface?;
+        is_there = true;
+        sum = (sum.0.saturating_add(received), sum.1.saturating_add(sent));
     }
-    if is_there { Ok((received, sent)) } else { Err(Unknown::Gone) }
+    if is_there { Ok(sum) } else { Err(Unknown::Gone) }
 }
 
 #[cfg(test)]
@@ -89,6 +117,15 @@ mod tests {
             Err(Unknown::Gone),
             "taken away"
         );
+    }
+
+    #[test]
+    fn of_the_machine_devices_alone_count_and_without_one_nothing_is_known() {
+        let text = "a\nb\n  eth0: 1500 2 0 0 0 0 0 0 70 1 0 0 0 0 0 0\n docker0: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n\
+                    veth1:9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n";
+        let all = devices(text, |name| name == "eth0").unwrap();
+        assert_eq!(all, [("eth0".to_owned(), [1500, 70])].into());
+        assert_eq!(devices(text, |_| false), Err(Unknown::NotSupported), "not 0");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::host::machine::Memory;
 use crate::node::GpuUuid;
 use crate::usage::{CardMetric, CardReadings, Metric, Reading, Readings, Unknown};
 
+/// The shortest time after which a sample is too old.
+const STALE_MIN: Duration = Duration::from_secs(30);
+
 /// Where a figure of a program is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
@@ -139,6 +142,11 @@ impl Board {
     /// How often is looked; zero: never.
     pub fn every(&self) -> Duration {
         self.newest().every
+    }
+
+    /// Whether what was sampled then says nothing of now: some looks in a row were missed.
+    pub fn is_old(&self, at: Timestamp, now: Timestamp) -> bool {
+        now.since(at) > self.every().saturating_mul(3).max(STALE_MIN)
     }
 
     /// CPU time that sampling has cost so far.

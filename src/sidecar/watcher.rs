@@ -35,9 +35,6 @@ const GAP: Duration = Duration::from_mins(1);
 /// So far a clock may be set back without more: observations stay in order.
 const STEP: Duration = Duration::from_secs(5);
 
-/// The shortest time after which a sample is too old for a rule.
-const STALE_MIN: Duration = Duration::from_secs(30);
-
 const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
 
 /// The newest verdicts, by program. Clones share them.
@@ -269,7 +266,7 @@ fn figure_beyond(
 ) -> Option<Option<String>> {
     let used = board.of(program)?;
     // What was sampled some looks ago says nothing of now.
-    let is_old = now.since(used.at) > board.every().saturating_mul(3).max(STALE_MIN);
+    let is_old = board.is_old(used.at, now);
     let value = used.figure(figure).ok().filter(|_| !is_old)?;
     let beyond = match (above, below) {
         (Some(limit), _) if value > limit => Some(("above", limit)),

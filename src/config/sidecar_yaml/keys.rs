@@ -38,7 +38,10 @@ pub(super) const KEYS: [Key; 40] = [
     used("system.enable_gpu"),
     used("system.enable_cpu"),
     used("system.enable_ram"),
-    unused("system.batch_size", "each post has one sample, the newest"),
+    unused(
+        "system.batch_size",
+        "each post has one sample; what waits goes first, the oldest first",
+    ),
     used("system.metrics_interval"),
     used("system.health_port"),
     used("log_monitoring.api_endpoint"),

@@ -1,10 +1,11 @@
 //! Who saw what: watchers post what they say of a node, signed by their own keys; the pages show it.
 //!
 //! Invariants: nothing is kept whose signature is not the watcher's over exactly these bytes, or that is old; what is
-//! shown as verified was checked when it was read.
+//! shown as verified was checked when it was read, by [`CHECKS_MAX`] threads at most.
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::error::Refusal;
 use super::pages::{Pages, Refused, answer};
@@ -19,6 +20,11 @@ use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::response::Response;
 use crate::web::routing::{get, post};
 use crate::web::{Json, Peer, Router};
+
+/// So many pages have signatures checked at once: whoever may see the page can ask for it.
+const CHECKS_MAX: usize = 2;
+
+static CHECKS: Semaphore = Semaphore::const_new(CHECKS_MAX);
 
 /// Where watchers post.
 pub(super) fn routes() -> Router<Shared> {
@@ -64,6 +70,7 @@ async fn take(
             "this watcher said something of this node at the same time or later",
         ),
         Taken::Crowded => refused(StatusCode::CONFLICT, "the node has too many watchers"),
+        Taken::NoNode => refused(StatusCode::NOT_FOUND, "no node of this name has beaten yet"),
     }
 }
 
@@ -118,12 +125,24 @@ async fn show(
     let node = fleet::find(&state, &name)?;
     let now = state.now.get();
     let (seen, changes) = state.eyes.seen(node.name.clone()).await?;
-    let rows: Vec<Shown> = seen.into_iter().filter_map(|it| shown_of(it, now)).collect();
+    let rows = checked(seen, now).await;
     let counted: Vec<&Said> =
         rows.iter().filter(|it| it.is_verified && !it.is_late).map(|it| &it.said).collect();
     let disagree = disagreements(&counted);
     let changes = changes.into_iter().map(change).collect();
     Ok(answer(&asked, &Whole { disagree, rows, changes, at: now.unix_ms() }))
+}
+
+/// Each word with whether its signature is the watcher's, which takes a thread for some time.
+async fn checked(seen: Vec<Seen>, now: Timestamp) -> Vec<Shown> {
+    // Never closed.
+    let Ok(place) = CHECKS.acquire().await else { return Vec::new() };
+    let check = move || {
+        // Held to the end of the work, also if nobody waits for it any more.
+        let _place = place;
+        seen.into_iter().filter_map(|it| shown_of(it, now)).collect()
+    };
+    tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 
 fn shown_of(Seen { heard, body, signature }: Seen, now: Timestamp) -> Option<Shown> {

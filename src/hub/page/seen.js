@@ -11,7 +11,7 @@ const STATE = { yes: 'ok', no: 'down', waiting: 'run', unknown: 'not_watched', n
 export function seenSection(name, signal) {
   const body = h('div', null, loading('what watchers say'));
   async function load() {
-    try { body.replaceChildren(...told(await ask('/api/fleet/seen', { name }, signal))); } catch (err) {
+    try { body.replaceChildren(...told(name, await ask('/api/fleet/seen', { name }, signal))); } catch (err) {
       if (err.name !== 'AbortError') body.replaceChildren(failed(err, load));
     }
   }
@@ -21,18 +21,19 @@ export function seenSection(name, signal) {
   return section('h-o', 'Who saw what', 'signed by each watcher', body);
 }
 
-function told({ rows, disagree, changes }) {
+function told(name, { rows, disagree, changes }) {
   if (!rows.length) return [empty('No watcher has said anything of this node.')];
   const differ = disagree.map(word).join(', ');
   return [disagree.length > 0 && h('div.say.bad', { role: 'alert' }, h('p', null, h('b', null, `The watchers disagree: ${differ}.`))),
-    rows.map((row) => watcher(row, disagree)), past(changes)].flat().filter(Boolean);
+    rows.map((row) => watcher(name, row, disagree)), past(changes)].flat().filter(Boolean);
 }
 
-function watcher({ said, at, heard, since, is_verified: good, is_late: late, signature }, disagree) {
-  const facts = [said.profile && 'profile ' + said.profile, said.version && 'version ' + said.version, said.peer && 'peer ' + short(said.peer, 8, 6), said.account && 'account ' + short(said.account, 8, 6)];
+function watcher(name, { said, at, heard, since, is_verified: good, is_late: late, signature }, disagree) {
+  const facts = [said.profile && 'profile ' + said.profile, said.version && 'version ' + said.version, said.peer && 'peer ' + short(said.peer, 8, 6)];
   return h('article.watcher', null,
     h('p', null, mono(said.watcher), ' ', badge(good ? 'ok' : 'down', good ? 'signature verified' : 'the signature is not its own'), ' ',
-      h('span.mu', { ev: 'signature ' + signature }, 'said ', ago(at, 'signed by the watcher'), late && h('b', null, ', silent since')), ' ', h('span.mu', null, 'heard ', ago(heard, 'when the hub heard it'))),
+      h('span.mu', { ev: 'signature ' + signature }, 'said ', ago(at, 'signed by the watcher'), late && h('b', null, ', silent since')), ' ', h('span.mu', null, 'heard ', ago(heard, 'when the hub heard it')),
+      said.program !== name && h('b', null, ` signed for ${said.program}, the node's name then`)),
     h('p', null, said.says, ' ', h('span.mu', null, 'since ', ago(since))),
     h('ul.hl', null, QUESTIONS.map((name) => finding(name, said.answers[name], disagree.includes(name)))),
     h('p.mu', null, facts.filter(Boolean).join(' · ')));

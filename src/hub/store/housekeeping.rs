@@ -13,7 +13,7 @@ const SLOTS_KEPT: Duration = Duration::from_hours(35 * 24);
 /// How long changes of standing and watches are kept: a year and some days.
 const STANDINGS_KEPT: Duration = Duration::from_hours(400 * 24);
 
-/// How long events, and changes of what watchers say, are kept.
+/// How long events are kept, what watchers said last, and its changes.
 const EVENTS_KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// How long jobs are kept.
@@ -42,7 +42,7 @@ enum Before {
 }
 
 /// What removes rows that are older than `?1`, at most `?2`.
-const OLD: [(&str, Before); 9] = [
+const OLD: [(&str, Before); 10] = [
     (
         "DELETE FROM slots WHERE (name, slot) IN
          (SELECT name, slot FROM slots WHERE slot < ?1 LIMIT ?2)",
@@ -56,6 +56,11 @@ const OLD: [(&str, Before); 9] = [
     (
         "DELETE FROM seen_changes WHERE id IN
          (SELECT id FROM seen_changes WHERE at_ms < ?1 LIMIT ?2)",
+        Before::Events,
+    ),
+    (
+        "DELETE FROM seen WHERE (name, watcher) IN
+         (SELECT name, watcher FROM seen WHERE heard_ms < ?1 LIMIT ?2)",
         Before::Events,
     ),
     (

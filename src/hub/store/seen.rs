@@ -22,8 +22,9 @@ pub const CHANGES_MAX: i64 = 500;
 /// The most changes that are read at once.
 const CHANGES_SHOWN: i64 = 50;
 
-/// A watcher that was silent for so long gives its place to another one.
-const PLACE_KEPT: Duration = Duration::from_hours(7 * 24);
+/// A watcher that was silent for so long gives its place to another one, if there is no other: it speaks every five
+/// minutes.
+const PLACE_KEPT: Duration = Duration::from_mins(15);
 
 /// What became of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum Taken {
     Stale,
     /// The node has too many watchers.
     Crowded,
+    /// There is no such node, any more.
+    NoNode,
 }
 
 /// The newest word of a watcher.
@@ -88,6 +91,9 @@ fn saw(
     now: Timestamp,
 ) -> Result<Taken, SqliteError> {
     let (name, watcher) = (said.program.as_str(), said.watcher.lower_hex());
+    if !db.prepare_cached("SELECT 1 FROM nodes WHERE name = ?1")?.exists([name])? {
+        return Ok(Taken::NoNode);
+    }
     let before = "SELECT at_ms, body, gist FROM seen WHERE name = ?1 AND watcher = ?2";
     let before = db
         .prepare_cached(before)?
@@ -120,14 +126,18 @@ fn saw(
     Ok(Taken::Kept)
 }
 
-/// Whether one watcher more may speak of a node; one that was silent for long goes for it.
+/// Whether one watcher more may speak of a node; of too many, the one goes for it that was silent for longest.
 fn has_place(db: &Connection, name: &str, now: Timestamp) -> Result<bool, SqliteError> {
-    let kept = i64::try_from(PLACE_KEPT.as_millis()).unwrap_or(i64::MAX);
-    let gone = "DELETE FROM seen WHERE name = ?1 AND heard_ms < ?2";
-    db.prepare_cached(gone)?.execute(params![name, ms(now).saturating_sub(kept)])?;
     let count = "SELECT COUNT(*) FROM seen WHERE name = ?1";
     let count: i64 = db.prepare_cached(count)?.query_row([name], |row| row.get(0))?;
-    Ok(count < WATCHERS_MAX)
+    if count < WATCHERS_MAX {
+        return Ok(true);
+    }
+    let kept = i64::try_from(PLACE_KEPT.as_millis()).unwrap_or(i64::MAX);
+    let gone = "DELETE FROM seen WHERE name = ?1 AND watcher = (SELECT watcher FROM seen
+                WHERE name = ?1 AND heard_ms < ?2 ORDER BY heard_ms LIMIT 1)";
+    let gone = db.prepare_cached(gone)?.execute(params![name, ms(now).saturating_sub(kept)])?;
+    Ok(gone > 0)
 }
 
 fn gist(gist: &Gist) -> Result<String, SqliteError> {
@@ -167,6 +177,13 @@ mod tests {
     async fn put(store: &Store, watcher: u8, training: Answer, second: u64) -> Taken {
         let at = T0.plus(Duration::from_secs(second));
         let said = Said { at, ..said(watcher, training) };
+        let node = said.program.clone();
+        let add = move |db: &Connection| -> Result<(), Error> {
+            let add = "INSERT OR IGNORE INTO nodes (name, first_ms, standing, standing_ms)
+                       VALUES (?1, 0, 'up', 0)";
+            Ok(db.execute(add, [node]).map(drop)?)
+        };
+        store.writer.call(false, add).await.unwrap();
         let body = serde_json::to_string(&said).unwrap();
         store.saw(said, body, Signature([7; 65]), at).await.unwrap()
     }
@@ -202,18 +219,46 @@ mod tests {
             assert_eq!(put(&store, watcher, Answer::Yes, 1).await, Taken::Kept);
         }
         assert_eq!(put(&store, 17, Answer::Yes, 2).await, Taken::Crowded);
-        let week = 7 * 24 * 3600;
-        assert_eq!(put(&store, 1, Answer::Yes, week).await, Taken::Kept);
-        assert_eq!(put(&store, 17, Answer::Yes, week + 60).await, Taken::Kept);
+        let later = 16 * 60;
+        for watcher in 2..=16 {
+            assert_eq!(put(&store, watcher, Answer::Yes, later).await, Taken::Kept);
+        }
+        assert_eq!(put(&store, 17, Answer::Yes, later).await, Taken::Kept, "the first is silent");
+        assert_eq!(put(&store, 1, Answer::Yes, later).await, Taken::Crowded);
         for second in 0..600 {
             let training = if second % 2 == 0 { Answer::No } else { Answer::Yes };
-            put(&store, 1, training, week + 100 + second).await;
+            put(&store, 2, training, later + 100 + second).await;
         }
         let count = |db: &Connection| {
             Ok::<i64, Error>(db.query_row("SELECT COUNT(*) FROM seen_changes", [], |it| it.get(0))?)
         };
         assert_eq!(store.writer.call(false, count).await.unwrap(), CHANGES_MAX);
+        let (seen, _) = Eyes::of(store.clone()).seen("one".to_owned()).await.unwrap();
+        assert_eq!(seen.len(), 16);
+        store.forget(T0.plus(Duration::from_hours(31 * 24))).await.unwrap();
         let (seen, _) = Eyes::of(store).seen("one".to_owned()).await.unwrap();
-        assert_eq!(seen.len(), 2);
+        assert_eq!(seen, [], "nobody spoke for a month");
+    }
+
+    #[tokio::test]
+    async fn of_a_node_that_was_removed_nothing_is_kept_and_a_new_name_has_no_old_watchers() {
+        let store = Store::in_memory().unwrap();
+        let at = T0.plus(Duration::from_secs(1));
+        let word = Said { at, ..said(1, Answer::Yes) };
+        let body = serde_json::to_string(&word).unwrap();
+        let taken = store.saw(word.clone(), body.clone(), Signature([7; 65]), at).await.unwrap();
+        assert_eq!(taken, Taken::NoNode);
+        assert_eq!(put(&store, 1, Answer::Yes, 1).await, Taken::Kept);
+        // What a hub of before kept of a name that is nobody's.
+        let left = |db: &Connection| -> Result<(), Error> {
+            let add =
+                "INSERT INTO seen SELECT 'new', watcher, at_ms, heard_ms, gist, body, signature
+                       FROM seen";
+            Ok(db.execute(add, []).map(drop)?)
+        };
+        store.writer.call(false, left).await.unwrap();
+        store.rename("one".to_owned(), "new".to_owned(), |_| ()).await.unwrap();
+        let (seen, changes) = Eyes::of(store).seen("new".to_owned()).await.unwrap();
+        assert_eq!((seen.len(), changes.len()), (1, 1));
     }
 }

@@ -147,7 +147,7 @@ fn summary(shared: &Shared, program: &Program) -> Value {
         "peer": super::probe::chain::peer(program),
         "round": known.state.round.map(|(round, _)| round),
         "sources": sources(&known.state),
-        "usage": usage::short(&shared.board, program.name()),
+        "usage": usage::short(&shared.board, program.name(), shared.clock.now()),
     })
 }
 
@@ -271,8 +271,8 @@ fn page(shared: &Shared) -> Page {
         page.put_of(Family::SidecarPaid, &[name], paid);
         let round = known.state.round.map(|(round, _)| round as f64);
         page.put_of(Family::SidecarRound, &[name], round);
-        usage::put_program(&mut page, name, &shared.board);
+        usage::put_program(&mut page, name, &shared.board, shared.clock.now());
     }
-    usage::put_machine(&mut page, &shared.board);
+    usage::put_machine(&mut page, &shared.board, shared.clock.now());
     page
 }

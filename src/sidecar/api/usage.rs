@@ -1,11 +1,13 @@
 //! What programs and the machine use, as answers and as Prometheus's values.
 //!
-//! Invariant: what is not known has its reason in the place of a value, and is never 0.
+//! Invariants: what is not known has its reason in the place of a value, and is never 0; what was sampled some looks ago
+//! is not told as what is so now.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{ROWS, Shared, refuse, unknown};
+use crate::clock::Timestamp;
 use crate::host::machine::Memory;
 use crate::sidecar::probe::usage::MACHINE;
 use crate::sidecar::store::{KEPT, word};
@@ -72,9 +74,10 @@ fn span(asked: Option<&str>) -> Option<Span> {
     KEPT.into_iter().map(|(span, _)| span).find(|span| word(*span) == asked)
 }
 
-/// A few figures of a program; what is not known is null.
-pub(super) fn short(board: &Board, name: &str) -> Value {
-    let Some(used) = board.of(name) else { return Value::Null };
+/// A few figures of a program; what is not known is null, and all of it if it was sampled some looks ago.
+pub(super) fn short(board: &Board, name: &str, now: Timestamp) -> Value {
+    let used = board.of(name).filter(|it| !board.is_old(it.at, now));
+    let Some(used) = used else { return Value::Null };
     json!({
         "at": used.at,
         "cpu_percent": used.cpu_percent.ok(),
@@ -161,7 +164,13 @@ fn machine(used: &MachineUsed) -> Value {
     told.put("memory_total_bytes", used.memory.map(|it| it.total), usual);
     told.put("memory_available_bytes", used.memory.map(|it| it.available), usual);
     told.put("swap_total_bytes", used.memory.map(|it| it.swap_total), usual);
-    told.readings(&used.readings, |_| usual);
+    told.readings(&used.readings, |metric| match metric {
+        Metric::NetRx | Metric::NetTx => |why| match why {
+            Unknown::NotSupported => "no network device is seen here, as within a container",
+            other => usual(other),
+        },
+        _ => usual,
+    });
     let cards = used.cards.as_ref().map(|cards| {
         let whole = |card: &crate::sidecar::used::Card| {
             let mut told = of_card(card.uuid.as_str(), &card.readings);
@@ -206,9 +215,10 @@ const fn of_cards(why: Unknown) -> &'static str {
     }
 }
 
-/// The values of a program.
-pub(super) fn put_program(page: &mut Page, name: &str, board: &Board) {
-    let Some(used) = board.of(name) else { return };
+/// The values of a program, unless they were sampled some looks ago.
+pub(super) fn put_program(page: &mut Page, name: &str, board: &Board, now: Timestamp) {
+    let used = board.of(name).filter(|it| !board.is_old(it.at, now));
+    let Some(used) = used else { return };
     for (family, metric) in [
         (Family::SidecarMemory, Metric::Memory),
         (Family::SidecarDiskRead, Metric::DiskRead),
@@ -237,14 +247,17 @@ pub(super) fn put_program(page: &mut Page, name: &str, board: &Board) {
     }
 }
 
-/// The values of the machine.
-pub(super) fn put_machine(page: &mut Page, board: &Board) {
+/// The values of the machine, unless they were sampled some looks ago; and what sampling has cost.
+pub(super) fn put_machine(page: &mut Page, board: &Board, now: Timestamp) {
     let Some(used) = board.machine() else { return };
+    page.put(Family::SidecarSamplerCpu, board.cost().as_secs_f64());
+    if board.is_old(used.at, now) {
+        return;
+    }
     page.put(Family::SidecarMachineCpu, used.cpu_percent.ok().map(|it| it / 100.0));
     page.put(Family::SidecarMachineMemoryUsed, float(used.memory.map(Memory::used)));
     page.put(Family::SidecarMachineMemoryTotal, float(used.memory.map(|it| it.total)));
     page.put(Family::SidecarMachineLoad, used.load.ok().map(|[minute, _, _]| minute));
-    page.put(Family::SidecarSamplerCpu, board.cost().as_secs_f64());
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count comes near 2^52")]

@@ -44,9 +44,10 @@ struct Waiting {
 }
 
 impl Hardware {
-    /// Who sends samples to this service; `None` if it takes none.
+    /// Who sends samples to this service; `None` if it takes none, or if none is wanted.
     pub fn new(service: &Arc<Service>, store: &Store, board: &Board) -> Option<Self> {
-        service.config().hardware.as_ref()?;
+        let config = service.config();
+        config.hardware.as_ref().filter(|_| is_wanted(config.sampled))?;
         Some(Self { service: Arc::clone(service), store: store.clone(), board: board.clone() })
     }
 
@@ -56,12 +57,17 @@ impl Hardware {
         let (clock, said) = (SystemClock, Seldom::within(1, Duration::from_hours(1)));
         let sampled = self.service.config().sampled;
         let mut last = Timestamp::default();
+        // What the service asks for stops what is sent, and not what is queued.
+        let mut not_before = Duration::ZERO;
         loop {
             clock.sleep(sampled.every).await;
             let machine = self.board.machine().filter(|it| it.at != last);
             if let Some(machine) = machine {
                 last = machine.at;
                 self.queue(&machine, sampled).await.map_err(again)?;
+            }
+            if clock.monotonic() < not_before {
+                continue;
             }
             let refused = self.send().await.map_err(again)?;
             if let Some(refused) = refused {
@@ -70,7 +76,8 @@ impl Hardware {
                         "the metrics service takes no samples of the machine: {refused}{more}"
                     );
                 }
-                clock.sleep(refused.retry_after.unwrap_or_default().min(WAIT_MAX)).await;
+                let wait = refused.retry_after.unwrap_or_default().min(WAIT_MAX);
+                not_before = clock.monotonic().saturating_add(wait);
             }
         }
     }
@@ -100,6 +107,11 @@ impl Hardware {
         }
         Ok(None)
     }
+}
+
+/// Whether a sample has anything at all.
+const fn is_wanted(sampled: Sampled) -> bool {
+    sampled.cpu || sampled.ram || sampled.gpu
 }
 
 /// A sample in the original's form.
@@ -210,7 +222,9 @@ mod tests {
     fn what_the_owner_does_not_want_to_be_sampled_is_not_sent() {
         let none = Sampled { cpu: false, ram: false, gpu: false, ..Sampled::default() };
         assert_eq!(told(&machine(), none), json!({"metrics_type": "hardware", "data": {}}));
+        assert!(!is_wanted(none), "an empty sample is not sent either");
         let cpu = Sampled { cpu: true, ..none };
+        assert!(is_wanted(cpu));
         let cpu = told(&machine(), cpu);
         assert_eq!(cpu["data"].as_object().unwrap().len(), 1, "{cpu}");
     }

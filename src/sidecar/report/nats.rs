@@ -201,9 +201,17 @@ struct Tries {
     in_a_row: u32,
     /// How often each event was refused while others were stored.
     of: BTreeMap<i64, u32>,
+    /// Events that were given up.
+    given_up: u64,
 }
 
 impl Tries {
+    fn gives_up(&mut self, why: &str) {
+        self.given_up = self.given_up.saturating_add(1);
+        let all = self.given_up;
+        tracing::warn!("an event of a verdict is given up, {all} since the connection: {why}");
+    }
+
     /// Adds those that need no further try to `done`; why others do.
     fn judge(
         &mut self,
@@ -216,7 +224,7 @@ impl Tries {
             match sent {
                 Sending::Done => done.push(id),
                 Sending::Never(err) => {
-                    tracing::warn!("an event of a verdict is given up: {}", causes(&err));
+                    self.gives_up(&causes(&err));
                     done.push(id);
                 }
                 Sending::NoStream => {
@@ -238,6 +246,7 @@ impl Tries {
         for id in again {
             let now = tries.get(&id).copied().unwrap_or_default() + 1;
             if now >= TRIES_MAX {
+                self.gives_up(&failed.as_ref().map_or_else(String::new, |err| causes(err)));
                 done.push(id);
             } else {
                 self.of.insert(id, now);
@@ -305,6 +314,7 @@ mod tests {
             assert!(tries.judge(sent.into_iter(), &mut done).is_some());
             assert_eq!(done.contains(&1), turn == TRIES_MAX, "{turn}");
             assert!(done.contains(&2));
+            assert_eq!(tries.given_up, u64::from(turn == TRIES_MAX));
         }
         for turn in 1..10 {
             let mut done = Vec::new();

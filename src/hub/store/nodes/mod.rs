@@ -269,6 +269,8 @@ fn rename(db: &Connection, old: &str, new: &str) -> Result<Renamed, SqliteError>
     if is_known(db, new)? {
         return Ok(Renamed::Taken);
     }
+    // What is left of a name that is nobody's would be in the way.
+    db.execute("DELETE FROM seen WHERE name = ?1", [new])?;
     for table in ["nodes", "standings", "slots", "seen", "seen_changes"] {
         db.execute(&format!("UPDATE {table} SET name = ?2 WHERE name = ?1"), [old, new])?;
     }

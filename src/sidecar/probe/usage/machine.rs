@@ -2,6 +2,7 @@
 //!
 //! Invariant: what could not be read is unknown, with the reason, and never 0.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -18,7 +19,8 @@ pub(super) struct Tracked {
     last: Option<Processors>,
     /// CPU time in microseconds, bytes received and sent since the first look.
     totals: [u64; 3],
-    network: [Grown; 2],
+    /// What each of its interfaces has counted: one that comes or goes moves none of the others'.
+    network: BTreeMap<String, [Grown; 2]>,
 }
 
 impl Tracked {
@@ -36,15 +38,9 @@ impl Tracked {
             spent.and_then(|spent| self.count(0, spent.map(|it| micros(it.busy_ticks))));
         readings[Metric::Memory] = memory.map(machine::Memory::used);
         readings[Metric::Swap] = memory.map(|it| it.swap_total.saturating_sub(it.swap_free));
-        let traffic = network::of_machine();
-        for (at, metric, bytes) in
-            [(0, Metric::NetRx, traffic.map(|it| it.0)), (1, Metric::NetTx, traffic.map(|it| it.1))]
-        {
-            readings[metric] = bytes.and_then(|bytes| {
-                let since = self.network.get_mut(at).and_then(|it| it.look(bytes));
-                self.count(at + 1, since)
-            });
-        }
+        let traffic = network::of_machine().map(|all| self.grown(&all));
+        readings[Metric::NetRx] = traffic.and_then(|it| self.count(1, Some(it[0])));
+        readings[Metric::NetTx] = traffic.and_then(|it| self.count(2, Some(it[1])));
         MachineUsed {
             at,
             cpu_percent: spent.and_then(|spent| share(spent.ok_or(Unknown::Missed)?)),
@@ -65,6 +61,19 @@ impl Tracked {
             busy_ticks: now.busy_ticks.saturating_sub(before.busy_ticks),
             all_ticks: now.all_ticks.saturating_sub(before.all_ticks),
         }))
+    }
+
+    /// Bytes received and sent since the look before, over these interfaces.
+    fn grown(&mut self, all: &BTreeMap<String, [u64; 2]>) -> [u64; 2] {
+        self.network.retain(|name, _| all.contains_key(name));
+        let mut sum = [0_u64; 2];
+        for (name, bytes) in all {
+            let known = self.network.entry(name.clone()).or_default();
+            for ((sum, grown), bytes) in sum.iter_mut().zip(known).zip(bytes) {
+                *sum = sum.saturating_add(grown.look(*bytes).unwrap_or(0));
+            }
+        }
+        sum
     }
 
     fn count(&mut self, at: usize, since: Option<u64>) -> Reading {
@@ -115,6 +124,18 @@ mod tests {
         assert!((0.0..=100.0).contains(&percent), "{percent}");
         assert!(later.memory.unwrap().used() > 0 && later.load.is_ok());
         assert_eq!(later.readings[Metric::DiskRead], Err(Unknown::Off));
+    }
+
+    #[test]
+    fn an_interface_that_comes_or_goes_moves_nothing_that_others_counted() {
+        let mut machine = Tracked::default();
+        let of = |all: &[(&str, u64)]| {
+            all.iter().map(|(name, bytes)| ((*name).to_owned(), [*bytes, bytes * 2])).collect()
+        };
+        assert_eq!(machine.grown(&of(&[("eth0", 1_000), ("usb0", 900)])), [0, 0]);
+        assert_eq!(machine.grown(&of(&[("eth0", 1_010), ("usb0", 900)])), [10, 20]);
+        assert_eq!(machine.grown(&of(&[("eth0", 1_015)])), [5, 10], "one went");
+        assert_eq!(machine.grown(&of(&[("eth0", 1_016), ("usb0", 7)])), [1, 2], "one came");
     }
 
     #[test]

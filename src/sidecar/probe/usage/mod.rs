@@ -1,9 +1,10 @@
 //! Samples what the watched programs use, and the machine: processors, memory, disk, network, GPUs. One service.
 //!
 //! Invariants: what could not be read is unknown, with the reason, and never 0; nothing of it is an observation, so that
-//! verdicts and replays don't depend on it; what sampling costs is measured.
+//! verdicts and replays don't depend on it; what sampling costs is measured; what blocks is read on a thread of its own.
 
 mod cards;
+mod disks;
 mod machine;
 mod program;
 mod series;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::cards::Cards;
+use self::disks::Disks;
 use self::program::{At, Tracked};
 use self::series::{Sampled, Series};
 use super::{Programs, again};
@@ -24,10 +26,10 @@ use crate::host::{Meter, is_there, thread_cpu};
 use crate::node::card::Round;
 use crate::seldom::Seldom;
 use crate::sidecar::store::Store;
-use crate::sidecar::used::{Board, MachineUsed, Used};
+use crate::sidecar::used::{Board, Card, MachineUsed, Used};
 use crate::supervise::Failure;
-use crate::usage::Unknown;
 use crate::usage::card::of_processes;
+use crate::usage::{Reading, Unknown};
 
 pub(crate) use series::MACHINE;
 
@@ -70,6 +72,7 @@ impl Sampler {
     async fn sample(self, meter: Meter) -> Result<(), Failure> {
         let (clock, said) = (SystemClock, Seldom::within(1, Duration::from_hours(1)));
         let mut cards = Cards::new(self.library.clone());
+        let mut disks = Disks::of(self.programs.iter().map(|it| &**it));
         let mut looks = self.looks();
         let now = (clock.now(), clock.monotonic());
         let names = self.programs.iter().map(|it| it.name().to_owned());
@@ -79,19 +82,19 @@ impl Sampler {
             let begun = clock.monotonic();
             let told = cards.ask(begun).await;
             let wholes = told.as_ref().map(|round| cards.wholes(round)).map_err(|why| *why);
+            let rooms = disks.ask().await;
             let ways = Arc::clone(&self.ways.borrow());
             let looked = tokio::task::spawn_blocking(move || {
-                let used = looks.take(&ways, &told);
-                (looks, used)
+                let (programs, machine) = looks.take(&ways, &told, &rooms, wholes);
+                (looks, programs, machine)
             });
-            let Ok((kept, programs)) = looked.await else {
+            let Ok((kept, programs, machine)) = looked.await else {
                 looks = self.looks();
                 clock.sleep(self.every).await;
                 continue;
             };
             looks = kept;
             let now = (clock.now(), clock.monotonic());
-            let machine = looks.machine.sample(now.0, wholes);
             series.fold(now, programs.iter().map(|it| sampled(it)).chain([of_machine(&machine)]));
             let by_name = self.programs.iter().map(|it| it.name().to_owned()).zip(programs);
             let cost = looks.cost.saturating_add(meter.used());
@@ -107,9 +110,8 @@ impl Sampler {
     }
 
     fn looks(&self) -> Looks {
-        let track = |it: &Arc<crate::sidecar::program::Program>| Tracked::new(&it.watching.profile);
         Looks {
-            programs: self.programs.iter().map(track).collect(),
+            programs: self.programs.iter().map(|_| Tracked::new()).collect(),
             machine: machine::Tracked::default(),
             cost: Duration::ZERO,
         }
@@ -117,8 +119,14 @@ impl Sampler {
 }
 
 impl Looks {
-    /// Looks at all processes once. Blocks.
-    fn take(&mut self, ways: &[Vec<By>], round: &Result<Round, Unknown>) -> Vec<Arc<Used>> {
+    /// Looks at all processes and at the machine once. `rooms` is the free space of each program's disk. Blocks.
+    fn take(
+        &mut self,
+        ways: &[Vec<By>],
+        round: &Result<Round, Unknown>,
+        rooms: &[Reading],
+        wholes: Result<Vec<Card>, Unknown>,
+    ) -> (Vec<Arc<Used>>, MachineUsed) {
         let begun = thread_cpu();
         let clock = SystemClock;
         let look = Look::take(&clock, ways);
@@ -127,22 +135,25 @@ impl Looks {
         for (place, program) in self.programs.iter_mut().enumerate() {
             let its = ways.get(place).map_or(&[][..], Vec::as_slice);
             let (mut used, pids) = program.sample(&at, place, its);
+            used.disk_free = rooms.get(place).copied().unwrap_or(Err(Unknown::Failed));
             if !pids.is_empty() {
                 let round = round.as_ref().map_err(|why| *why);
                 used.cards = round.and_then(|round| of_processes(round, &pids, is_there));
             }
             all.push(Arc::new(used));
         }
+        let machine = self.machine.sample(at.at, wholes);
         self.cost = self.cost.saturating_add(thread_cpu().saturating_sub(begun));
-        all
+        (all, machine)
     }
 }
 
 fn sampled(used: &Used) -> Sampled {
-    (used.readings, used.cards.clone().unwrap_or_default())
+    (used.readings, used.cards.clone())
 }
 
 fn of_machine(used: &MachineUsed) -> Sampled {
-    let cards = used.cards.iter().flatten().map(|card| (card.uuid.clone(), card.readings));
-    (used.readings, cards.collect())
+    let of = |card: &Card| (card.uuid.clone(), card.readings);
+    let cards = used.cards.as_ref().map(|cards| cards.iter().map(of).collect());
+    (used.readings, cards.map_err(|why| *why))
 }

@@ -4,7 +4,6 @@
 //! is said where; what is shared with others is not told as the program's own; a program that doesn't run uses nothing
 //! that is known.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -14,7 +13,6 @@ use crate::host::{machine, network};
 use crate::sidecar::used::{By, Used};
 use crate::usage::tree::{Counted, Grown, Tree};
 use crate::usage::{Metric, Reading, Readings, Unknown};
-use crate::watch::profile::Filled;
 
 /// What is counted of a program.
 const COUNTERS: [Metric; 5] =
@@ -30,7 +28,6 @@ const IN_GROUP: [Metric; 5] =
 /// A program that is looked at.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    folder: Option<PathBuf>,
     first: Option<(u32, u64)>,
     /// Its own group.
     group: Option<Group>,
@@ -57,9 +54,8 @@ type Since = Result<Option<u64>, Unknown>;
 
 impl Tracked {
     /// Nothing is looked at yet.
-    pub(super) fn new(profile: &Filled) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            folder: folder(profile),
             first: None,
             group: None,
             container: None,
@@ -71,7 +67,8 @@ impl Tracked {
         }
     }
 
-    /// Looks at it. `place` is its place among the programs of the look, `ways` what it is found by.
+    /// Looks at it. `place` is its place among the programs of the look, `ways` what it is found by. Its disk is asked
+    /// elsewhere.
     pub(super) fn sample(
         &mut self,
         at: &At<'_>,
@@ -104,7 +101,7 @@ impl Tracked {
             readings,
             by,
             container: self.container.clone(),
-            disk_free: self.disk_free(),
+            disk_free: Err(Unknown::Off),
             cards: Err(Unknown::Failed),
         };
         (used, members.into_iter().map(|it| it.pid).collect())
@@ -125,13 +122,9 @@ impl Tracked {
             readings,
             by: by(By::Processes, By::Processes, By::Processes),
             container: None,
-            disk_free: self.disk_free(),
+            disk_free: Err(Unknown::Off),
             cards: Err(why),
         }
-    }
-
-    fn disk_free(&self) -> Reading {
-        self.folder.as_deref().map_or(Err(Unknown::NotSupported), machine::disk_free)
     }
 
     /// Finds out what it belongs to; whether it is the program of the last look, and was not begun anew.
@@ -276,15 +269,6 @@ fn disk(members: &[Member]) -> Result<Vec<Traffic>, Unknown> {
     if all.is_empty() { Err(Unknown::Gone) } else { Ok(all) }
 }
 
-/// The folder of a program: that of its profile, or of its first log.
-fn folder(profile: &Filled) -> Option<PathBuf> {
-    let root = profile.variables.get("root").filter(|it| !it.is_empty()).map(PathBuf::from);
-    root.or_else(|| {
-        let log = PathBuf::from(&profile.logs.first()?.path);
-        log.parent().filter(|it| !it.as_os_str().is_empty()).map(ToOwned::to_owned)
-    })
-}
-
 /// The share of one core that so many microseconds are in a span, in percent with one decimal.
 #[expect(clippy::cast_precision_loss, reason = "one decimal of a percent is shown")]
 pub(super) fn percent(micros: u64, span: Duration) -> Result<f64, Unknown> {
@@ -304,7 +288,6 @@ mod tests {
     use super::*;
     use crate::clock::{Clock as _, SystemClock};
     use crate::watch::pattern::Pattern;
-    use crate::watch::profile::Shelf;
 
     /// A process with this mark in its command line.
     fn start(mark: &str) -> Child {
@@ -316,13 +299,6 @@ mod tests {
         vec![process::By::Command { pattern: Pattern::new(mark).unwrap(), except: None }]
     }
 
-    fn tracked() -> Tracked {
-        let mut shelf = Shelf::default();
-        let text = "name = \"own\"\nabout = \"A test.\"\n[variables]\nroot = \"/no/such/folder\"\n";
-        shelf.put("own", text.to_owned()).unwrap();
-        Tracked::new(&shelf.get("own").unwrap().fill(&std::collections::BTreeMap::new()).unwrap())
-    }
-
     fn sample(tracked: &mut Tracked, look: &Look, ways: &[process::By]) -> Used {
         let at = At { look, clock: SystemClock.now(), now: SystemClock.monotonic() };
         tracked.sample(&at, 0, ways).0
@@ -331,7 +307,7 @@ mod tests {
     #[test]
     fn a_process_that_vanishes_while_it_is_read_is_unknown_and_not_0() {
         let mark = format!("lamda-vanishes-{}", std::process::id());
-        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), tracked());
+        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), Tracked::new());
         let look = Look::take(&SystemClock, std::slice::from_ref(&ways));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -350,14 +326,13 @@ mod tests {
         for metric in COUNTERS.into_iter().chain(GAUGES) {
             assert_eq!(used.readings[metric], Err(Unknown::Gone), "{}", metric.name());
         }
-        assert_eq!(used.disk_free, Err(Unknown::Gone), "its folder isn't there either");
         assert_eq!(used.figure("memory_mib"), Err(Unknown::Gone));
     }
 
     #[test]
     fn of_a_program_that_began_anew_no_share_is_told_of_the_time_before() {
         let mark = format!("lamda-anew-{}", std::process::id());
-        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), tracked());
+        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), Tracked::new());
         let look = |tracked: &mut Tracked| {
             let look = Look::take(&SystemClock, std::slice::from_ref(&ways));
             sample(tracked, &look, &ways).cpu_percent
@@ -376,7 +351,7 @@ mod tests {
     #[test]
     fn a_program_that_is_known_by_its_log_alone_is_not_looked_for() {
         let look = Look::take(&SystemClock, &[Vec::new()]);
-        let used = sample(&mut tracked(), &look, &[]);
+        let used = sample(&mut Tracked::new(), &look, &[]);
         assert_eq!(used.readings[Metric::Memory], Err(Unknown::NotSupported));
         assert_eq!(used.cards.as_ref().err(), Some(&Unknown::NotSupported));
     }

@@ -1,14 +1,14 @@
 //! What was sampled, rolled up minute by minute and written down.
 //!
 //! Invariants: spans are counted by a clock that only goes forward, also over restarts; a database that fails loses
-//! spans, within a bound, and ends nothing.
+//! spans, within a bound, and ends nothing; cards that can't be asked any more are unknown, and not gone.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use crate::sidecar::store::{Error, Rolled, Store};
-use crate::usage::{Bucket, CardReadings, Readings, Rollups, Sample, Span};
+use crate::usage::{Bucket, CardReadings, Readings, Rollups, Sample, Span, Unknown};
 
 /// Most spans of one name that wait for the database: the minutes of a day.
 const WAITING_MAX: usize = 24 * 60;
@@ -34,10 +34,31 @@ struct One {
     name: String,
     open: Rollups,
     waiting: Vec<Bucket>,
+    /// The cards that it had when that was known last.
+    cards: Vec<GpuUuid>,
 }
 
+impl One {
+    /// Its cards; while nobody can tell which they are, each of before, unknown for that reason.
+    fn cards(&mut self, told: Told) -> Vec<(GpuUuid, CardReadings)> {
+        match told {
+            Ok(cards) => {
+                self.cards = cards.iter().map(|(uuid, _)| uuid.clone()).collect();
+                cards
+            }
+            Err(why) => {
+                let unknown = |uuid: &GpuUuid| (uuid.clone(), CardReadings::unknown(why));
+                self.cards.iter().map(unknown).collect()
+            }
+        }
+    }
+}
+
+/// The cards of one name, or why they can't be told.
+type Told = Result<Vec<(GpuUuid, CardReadings)>, Unknown>;
+
 /// What was sampled of one name.
-pub(super) type Sampled = (Readings, Vec<(GpuUuid, CardReadings)>);
+pub(super) type Sampled = (Readings, Told);
 
 impl Series {
     /// Goes on where the database ends. `names` are those of the programs; `now` is by both clocks.
@@ -50,7 +71,7 @@ impl Series {
         for name in names.chain([MACHINE.to_owned()]) {
             let (open, since) = store.rollups(&name).await?;
             base = base.max(since.saturating_add(Duration::from_secs(1)));
-            all.push(One { name, open, waiting: Vec::new() });
+            all.push(One { name, open, waiting: Vec::new(), cards: Vec::new() });
         }
         Ok(Self { base, begun: now.1, names: all, is_due: false, is_open_due: true })
     }
@@ -63,6 +84,7 @@ impl Series {
     ) {
         let since_start = self.since(now.1);
         for (one, (job, cards)) in self.names.iter_mut().zip(sampled) {
+            let cards = one.cards(cards);
             let over = one.open.fold(&Sample { at: now.0, since_start, job, cards });
             self.is_due |= !over.is_empty();
             // It is large beside a minute: a restart may lose ten of them of a longer span.
@@ -97,12 +119,30 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::{Metric, Unknown};
+    use crate::usage::{CardMetric, Metric};
 
     fn sampled(bytes: u64) -> Sampled {
         let mut readings = Readings::unknown(Unknown::Off);
         readings[Metric::Memory] = Ok(bytes);
-        (readings, Vec::new())
+        (readings, Ok(Vec::new()))
+    }
+
+    #[test]
+    fn cards_that_cannot_be_asked_any_more_are_unknown_and_not_gone() {
+        let (name, open) = ("one".to_owned(), Rollups::default());
+        let mut one = One { name, open, waiting: Vec::new(), cards: Vec::new() };
+        assert_eq!(one.cards(Err(Unknown::NotSupported)), [], "it never had one");
+        let mut readings = CardReadings::unknown(Unknown::Off);
+        readings[CardMetric::Busy] = Ok(97);
+        let known = vec![(GpuUuid::new("GPU-1").unwrap(), readings)];
+        assert_eq!(one.cards(Ok(known.clone())), known);
+        for _ in 0..2 {
+            let unknown = one.cards(Err(Unknown::Failed));
+            assert_eq!(unknown.len(), 1);
+            assert_eq!(unknown[0].1[CardMetric::Busy], Err(Unknown::Failed));
+        }
+        assert_eq!(one.cards(Ok(Vec::new())), [], "it left its card");
+        assert_eq!(one.cards(Err(Unknown::Failed)), []);
     }
 
     #[tokio::test]

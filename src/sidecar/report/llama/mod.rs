@@ -2,7 +2,7 @@
 //! own: what happened, the programs' lines, the coordinator's heartbeat and that of the registry over all backends.
 //!
 //! Invariants: nothing is told before it was written down; who observes never waits for Redis; lines never push out
-//! what happened, since each has a ring of its own.
+//! what happened, since each has a ring of its own; a line takes at most [`LINE_BYTES_MAX`] of it.
 
 mod carry;
 pub mod system;
@@ -21,6 +21,15 @@ use crate::sidecar::settings::RedisLink;
 use crate::supervise::{Failure, Services};
 use crate::watch::observation::Observation;
 use system::System;
+
+/// The longest line that waits for Redis, in bytes: of a longer one the end is cut off.
+const LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// How long the registry waits for ports that were not asked yet: those without an address never are.
+const ASKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether all were.
+const ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// How long until the first heartbeat: then each port was asked.
 const FIRST: Duration = Duration::from_secs(6);
@@ -75,18 +84,25 @@ impl Tap for LlamaTap {
     fn observed(&self, observations: &[Observation]) {
         let mut system = self.system();
         for observation in observations {
-            if let Some(happened) = system.take(observation) {
-                self.sinks.push(happened);
-            }
+            system.take(observation).into_iter().for_each(|it| self.sinks.push(it));
         }
     }
 
     fn lines(&self, log: &str, lines: Vec<String>, now: Timestamp) {
         let source = system::source(log);
         for line in lines {
-            self.sinks.lines.push(Told::Line { at: now, source, line }, false);
+            self.sinks.lines.push(Told::Line { at: now, source, line: cut(line) }, false);
         }
     }
+}
+
+/// A line that takes no more memory than it may.
+fn cut(mut line: String) -> String {
+    if line.len() > LINE_BYTES_MAX {
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
+        line.shrink_to_fit();
+    }
+    line
 }
 
 /// Starts what publishes of these, if there are any.
@@ -134,18 +150,37 @@ async fn coordinators(taps: &[Arc<LlamaTap>], every: Duration) -> Result<(), Fai
 /// Tells the registry's heartbeat, for ever: one over the backends of all coordinators.
 async fn registry(taps: &[Arc<LlamaTap>], sinks: &Sinks, every: Duration) -> Result<(), Failure> {
     let clock = SystemClock;
+    let begun = clock.monotonic();
     clock.sleep(FIRST.min(every)).await;
+    let is_waiting = || taps.iter().any(|tap| !tap.system().unknown().is_empty());
+    while is_waiting() && clock.monotonic().saturating_sub(begun) < ASKED_WITHIN {
+        clock.sleep(ASKED_EVERY).await;
+    }
     loop {
-        let (mut configured, mut active) = (BTreeSet::new(), BTreeSet::new());
+        let [mut configured, mut active, mut silent] = [const { BTreeSet::new() }; 3];
         for tap in taps {
             let system = tap.system();
             configured.extend(system.configured().map(str::to_owned));
             active.extend(system.active().into_iter().map(str::to_owned));
+            silent.extend(system.silent().into_iter().map(str::to_owned));
         }
         if !configured.is_empty() {
-            let of = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
-            sinks.push(system::registry(&of(configured), &of(active), clock.now()));
+            sinks.push(system::registry(&configured, &active, &silent, clock.now()));
         }
         clock.sleep(every).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_waits_with_its_first_4_kib_and_no_more_memory() {
+        let long = cut("é".repeat(40_000));
+        assert_eq!((long.len(), long.capacity()), (LINE_BYTES_MAX, LINE_BYTES_MAX));
+        let odd = cut(format!("a{}", "é".repeat(40_000)));
+        assert_eq!(odd.len(), LINE_BYTES_MAX - 1, "no half character");
+        assert_eq!(cut("slots are idle".to_owned()), "slots are idle");
     }
 }

@@ -1,9 +1,9 @@
 //! A coordinator and its backends: what an observation of them means in the words of `SynapticLlamas` and SOLLOL.
 //!
-//! Invariants: a start or an end that two witnesses saw is told once; what is known of a backend is what its port
-//! said last.
+//! Invariants: a start or an end that two witnesses saw is told once; a coordinator whose port is closed has no
+//! heartbeat, whatever its log says; what is known of a backend is what its port said last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -20,9 +20,6 @@ use crate::watch::state::Watched;
 /// What was written so long before it was read says nothing of now.
 const OLD: Duration = Duration::from_mins(10);
 
-/// A start that a log tells is the one that the port told, unless that was so long before.
-const SAME_START: Duration = Duration::from_secs(30);
-
 /// A coordinator, its backends, and what is known of them.
 #[derive(Debug)]
 pub struct System {
@@ -37,6 +34,9 @@ pub struct System {
     is_up: Option<bool>,
     /// When its start was told last.
     started: Option<Timestamp>,
+    /// Whether a stop, a crash or a closed port was seen after that start: then the next one is another. A large model
+    /// loads for many minutes between what the port and what the log say of one start.
+    has_ended: bool,
     restarts: u64,
 }
 
@@ -63,28 +63,38 @@ impl System {
             model: None,
             is_up,
             started: None,
+            has_ended: false,
             restarts: 0,
         }
     }
 
-    /// What an observation means.
-    pub fn take(&mut self, observation: &Observation) -> Option<Happened> {
+    /// What an observation means: usually one thing; of a crash that ends the coordinator two.
+    pub fn take(&mut self, observation: &Observation) -> Vec<Happened> {
         let at = observation.at;
-        match &observation.seen {
+        let happened = match &observation.seen {
             Seen::Port { name, is_open } => self.port(name, *is_open, at),
             Seen::Process { is_running, .. } if self.coordinator.is_none() => {
                 self.turned(*is_running, at)
             }
             Seen::Told { said, .. } if said.is_some_and(|said| at.since(said) > OLD) => None,
-            Seen::Told { log, meaning, text, .. } => self.told(source(log), meaning, text, at),
+            Seen::Told { log, meaning, text, .. } => {
+                let source = source(log);
+                let told = self.told(source, meaning, text, at);
+                let is_crash = meaning.kind == Kind::Crash && source == COORDINATOR;
+                let stop = is_crash.then(|| self.crashed(at)).flatten();
+                return told.into_iter().chain(stop).collect();
+            }
             _ => None,
-        }
+        };
+        happened.into_iter().collect()
     }
 
     fn port(&mut self, name: &str, is_open: bool, at: Timestamp) -> Option<Happened> {
         let was = self.open.insert(name.to_owned(), is_open);
         if self.coordinator.as_ref().is_some_and(|(_, port)| port == name) {
-            return self.turned(is_open, at);
+            let turned = self.turned(is_open, at);
+            self.has_ended |= !is_open;
+            return turned;
         }
         let address = self.backends.get(name)?.clone();
         if was == Some(is_open) {
@@ -110,13 +120,39 @@ impl System {
         if self.is_up.replace(is_up) == Some(is_up) {
             return None;
         }
-        Some(if is_up { self.start(at) } else { self.stop(at) })
+        match is_up {
+            // The log told it before the port was seen open.
+            true if self.is_same_start() => None,
+            true => Some(self.start(at)),
+            false => Some(self.stop(at)),
+        }
+    }
+
+    /// The coordinator's log tells of a crash. Where the port is open, that says more than the log.
+    fn crashed(&mut self, at: Timestamp) -> Option<Happened> {
+        let is_there = self.is_up == Some(true) || self.is_same_start();
+        self.has_ended = true;
+        (is_there && self.is_open() != Some(true)).then(|| self.stop(at))
+    }
+
+    /// Whether a start was told, and nothing of an end since.
+    const fn is_same_start(&self) -> bool {
+        self.started.is_some() && !self.has_ended
+    }
+
+    /// Whether the coordinator's port is open, as far as that is known.
+    fn is_open(&self) -> Option<bool> {
+        self.open.get(&self.coordinator.as_ref()?.1).copied()
     }
 
     fn start(&mut self, at: Timestamp) -> Happened {
         self.restarts += u64::from(self.started.is_some());
-        self.is_up = Some(true);
+        // A log tells of a start before the next look at the port; while that is closed, only it can tell the rest.
+        if self.is_open() != Some(false) {
+            self.is_up = Some(true);
+        }
         self.started = Some(at);
+        self.has_ended = false;
         let mut details = json!({
             "rpc_backends": self.backends.values().collect::<Vec<_>>(), "model_path": self.model,
         });
@@ -131,6 +167,7 @@ impl System {
 
     fn stop(&mut self, at: Timestamp) -> Happened {
         self.is_up = Some(false);
+        self.has_ended = true;
         self.model = None;
         let of = (COORDINATOR, "stop", Some("coordinator_stop"));
         let message = "llama.cpp coordinator stopped".to_owned();
@@ -146,19 +183,17 @@ impl System {
     ) -> Option<Happened> {
         let is_backend = source == BACKEND;
         let said = |details: Value| (meaning.level, text.to_owned(), details);
-        let peer = || meaning.field("to").map_or_else(|| self.place(), str::to_owned);
         match meaning.kind {
             Kind::Start if is_backend => {
                 Some(self.happened(at, (BACKEND, "start", None), self.place(), said(json!({}))))
             }
-            Kind::Start => {
-                let is_told = self.started.is_some_and(|told| at.since(told) < SAME_START);
-                (self.is_up != Some(true) || !is_told).then(|| self.start(at))
-            }
+            Kind::Start => (!self.is_same_start()).then(|| self.start(at)),
             Kind::Stop if is_backend => {
                 Some(self.happened(at, (BACKEND, "stop", None), self.place(), said(json!({}))))
             }
-            Kind::Stop => (self.is_up != Some(false)).then(|| self.stop(at)),
+            Kind::Stop => {
+                (self.is_up != Some(false) || self.is_same_start()).then(|| self.stop(at))
+            }
             Kind::Model => {
                 if let Some(model) = meaning.field("model") {
                     self.model = Some(model.to_owned());
@@ -168,13 +203,14 @@ impl System {
                 Some(self.happened(at, of, self.place(), said(details)))
             }
             Kind::Connect => {
-                let of = (BACKEND, "connect", Some("rpc_backend_connect"));
-                Some(self.happened(at, of, peer(), said(json!({"source": source}))))
+                Some(self.spoke_of(("connect", "rpc_backend_connect"), source, meaning, (text, at)))
             }
-            Kind::Disconnect => {
-                let of = (BACKEND, "disconnect", Some("rpc_backend_disconnect"));
-                Some(self.happened(at, of, peer(), said(json!({"source": source}))))
-            }
+            Kind::Disconnect => Some(self.spoke_of(
+                ("disconnect", "rpc_backend_disconnect"),
+                source,
+                meaning,
+                (text, at),
+            )),
             Kind::Crash | Kind::OutOfMemory | Kind::Error => {
                 let details = json!({"kind": meaning.kind, "cause": meaning.cause});
                 let of = (source, "error", Some("rpc_error"));
@@ -184,9 +220,39 @@ impl System {
         }
     }
 
+    /// A log tells that a backend came or went. SOLLOL's observer is told only where it is known which one.
+    fn spoke_of(
+        &self,
+        (kind, observed): (&'static str, &'static str),
+        source: &'static str,
+        meaning: &Meaning,
+        (text, at): (&str, Timestamp),
+    ) -> Happened {
+        let backend = meaning.field("to").and_then(|to| self.backend(to));
+        let details = json!({"source": source, "backend": backend});
+        let of = (BACKEND, kind, backend.map(|_| observed));
+        let backend = backend.unwrap_or_default().to_owned();
+        self.happened(at, of, backend, (meaning.level, text.to_owned(), details))
+    }
+
+    /// The address of the backend that a log names: the same one, or the only one with that port, since hosts are
+    /// scrubbed from lines.
+    fn backend(&self, to: &str) -> Option<&str> {
+        let all = || self.backends.values().map(String::as_str);
+        if let Some(same) = all().find(|address| *address == to) {
+            return Some(same);
+        }
+        let to = to.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let (_, port) = to.rsplit_once(':')?;
+        let has_port = |it: &&str| it.rsplit_once(':').is_some_and(|(_, its)| its == port);
+        let mut found = all().filter(has_port);
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
+    }
+
     /// The coordinator's heartbeat; `None` while it is not there.
     pub fn heartbeat(&self, now: Timestamp) -> Option<Happened> {
-        if self.is_up != Some(true) {
+        if self.is_up != Some(true) || self.is_open() == Some(false) {
             return None;
         }
         let details = json!({
@@ -203,9 +269,22 @@ impl System {
 
     /// The addresses of the backends whose ports are open.
     pub fn active(&self) -> Vec<&str> {
-        let is_open = |name: &String| self.open.get(name) == Some(&true);
-        let open = self.backends.iter().filter(|(name, _)| is_open(name));
-        open.map(|(_, address)| address.as_str()).collect()
+        self.backends_that(Some(true))
+    }
+
+    /// The addresses of the backends whose ports are closed.
+    pub fn silent(&self) -> Vec<&str> {
+        self.backends_that(Some(false))
+    }
+
+    /// The addresses of the backends of whose ports nothing is known: nobody asked yet, or they can't be asked.
+    pub fn unknown(&self) -> Vec<&str> {
+        self.backends_that(None)
+    }
+
+    fn backends_that(&self, is_open: Option<bool>) -> Vec<&str> {
+        let of = self.backends.iter().filter(|(name, _)| self.open.get(*name).copied() == is_open);
+        of.map(|(_, address)| address.as_str()).collect()
     }
 
     /// The addresses of all backends.
@@ -233,20 +312,30 @@ impl System {
     }
 }
 
-/// The registry's heartbeat over the backends of all systems.
-pub fn registry(configured: &[String], active: &[String], now: Timestamp) -> Happened {
-    let silent: Vec<&String> = configured.iter().filter(|it| !active.contains(it)).collect();
-    let status = match (active.len(), silent.len()) {
-        (_, 0) => "healthy",
-        (0, _) => "offline",
+/// The registry's heartbeat over the backends of all systems: all of them, those that answer, and those that don't. Of
+/// the others nothing is known.
+pub fn registry(
+    configured: &BTreeSet<String>,
+    active: &BTreeSet<String>,
+    silent: &BTreeSet<String>,
+    now: Timestamp,
+) -> Happened {
+    let silent: Vec<&String> = silent.difference(active).collect();
+    let is_known = |it: &&String| active.contains(*it) || silent.contains(it);
+    let unknown: Vec<&String> = configured.iter().filter(|it| !is_known(it)).collect();
+    let status = match (active.len(), silent.len(), unknown.len()) {
+        (_, 0, 0) => "healthy",
+        (0, _, 0) => "offline",
+        (0, 0, _) => "unknown",
         _ => "degraded",
     };
     let details = json!({
         "type": "heartbeat", "model": "rpc_backends", "status": status,
         "rpc_backends": active.len(), "rpc_addresses": active, "silent_addresses": silent,
+        "unknown_addresses": unknown,
         "total_configured": configured.len(), "total_active": active.len(),
     });
-    let level = if silent.is_empty() { Level::Info } else { Level::Warning };
+    let level = if status == "healthy" { Level::Info } else { Level::Warning };
     Happened {
         at: now,
         component: BACKEND,
