@@ -1,6 +1,7 @@
 //! What the pages ask about what nodes earn and how long they idle.
 //!
-//! Must hold: a sum says of how many nodes something is not known.
+//! Must hold: a sum says of how many nodes something is not known; since it is read from all that nodes ever did, an
+//! answer is kept for a while and worked out once.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,7 +34,7 @@ struct AskedDays {
 
 /// Sums of one node, of one day, or of all.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Sum {
+pub(super) struct Sum {
     #[serde(flatten)]
     earned: Earned,
     #[serde(flatten)]
@@ -55,7 +56,7 @@ impl Sum {
 }
 
 #[derive(Debug, Serialize)]
-struct OfDay {
+pub(super) struct OfDay {
     /// When it begins.
     day: u64,
     #[serde(flatten)]
@@ -63,7 +64,7 @@ struct OfDay {
 }
 
 #[derive(Debug, Serialize)]
-struct OfNode {
+pub(super) struct OfNode {
     name: String,
     /// How many cards it has, if it says so.
     cards: Option<u64>,
@@ -73,8 +74,9 @@ struct OfNode {
     chain: Option<Scored>,
 }
 
+/// An answer.
 #[derive(Debug, Serialize)]
-struct Told {
+pub(super) struct Told {
     days: Vec<OfDay>,
     nodes: Vec<OfNode>,
     total: Sum,
@@ -93,11 +95,16 @@ async fn earnings(
     let last = now.unix_ms() / DAY_MS.cast_unsigned();
     let first = (last + 1).saturating_sub(days.unwrap_or(14).clamp(1, DAYS_MAX));
     let only = if node.is_empty() { None } else { Some(find(&state, &node)?) };
-    let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
-    let known = state.eyes.days(first, now, names).await?;
-    let nodes = only.map_or_else(|| state.fleet.all(), |node| vec![node]);
-    let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
-    Ok(answer(&asked, &told(&nodes, &known, (first, last), now.unix_ms())))
+    let key = (first, only.as_ref().map(|node| node.name.clone()));
+    let work = async {
+        let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
+        let known = state.eyes.days(first, now, names).await?;
+        let nodes = only.map_or_else(|| state.fleet.all(), |node| vec![node]);
+        let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
+        Ok::<_, Refused>(told(&nodes, &known, (first, last), now.unix_ms()))
+    };
+    let told = state.earned.get(key, &state.now, work).await?;
+    Ok(answer(&asked, &*told))
 }
 
 fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> Told {
