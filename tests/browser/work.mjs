@@ -41,6 +41,7 @@ async function log(page, { base, check, until, ask, shot }) {
   await says('red');
   const red = await page.$eval('.log .err', (it) => it.textContent);
   check(/!red$/.test(red), 'controls are taken out, and stderr is marked: ' + JSON.stringify(red));
+  await write(JSON.stringify({ seq: 3, stream: 'stdout', line: 'told twice', timestamp: '2026-01-01T00:00:00.000Z' }));
   await write(line(9, 'after a gap'));
   await says('5 lines are missing here');
   await write(JSON.stringify({ dropped: 240 }));
@@ -53,6 +54,11 @@ async function log(page, { base, check, until, ask, shot }) {
   await says('line 60');
   check(await page.$eval('.log', (it) => it.scrollTop) === 0, 'who reads what was before is left there');
   await shot(page, 'work-log');
+  await write(line(1, 'of the second attempt'));
+  await says('of the second attempt');
+  check((await page.$eval('.log', (it) => it.textContent)).includes('begun anew'), 'a new attempt is said');
+  const counted = await page.$eval('.logbar', (it) => it.textContent);
+  check(counted.includes('56 lines;'), 'lines are counted, and what is told twice is not: ' + counted);
   await page.evaluate(() => [...document.querySelectorAll('.logbar button')][0].click());
   await until(page, 'it is not followed', () => document.querySelector('.logbar').textContent.includes('not followed'));
   await until(page, 'the tab has its stream again', () => document.querySelector('#live').textContent === 'live');

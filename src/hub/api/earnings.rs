@@ -82,6 +82,14 @@ pub(super) struct Told {
     total: Sum,
     /// How many nodes are left out of the list; they count in the sums.
     left_out: usize,
+    /// When it was worked out.
+    of: u64,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    told: &'a Told,
     at: u64,
 }
 
@@ -104,10 +112,10 @@ async fn earnings(
         Ok::<_, Refused>(told(&nodes, &known, (first, last), now.unix_ms()))
     };
     let told = state.earned.get(key, &state.now, work).await?;
-    Ok(answer(&asked, &*told))
+    Ok(answer(&asked, &Answer { told: &told, at: state.now.get().unix_ms() }))
 }
 
-fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> Told {
+fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), of: u64) -> Told {
     let mut of_days: BTreeMap<u64, Sum> = (first..=last).map(|day| (day, Sum::default())).collect();
     let mut rows: Vec<OfNode> = nodes.iter().map(|node| OfNode::new(node)).collect();
     let mut total =
@@ -141,7 +149,7 @@ fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> To
     rows.truncate(NODES_MAX);
     let day_ms = DAY_MS.cast_unsigned();
     let days = of_days.into_iter().map(|(day, sum)| OfDay { day: day * day_ms, sum }).collect();
-    Told { days, nodes: rows, total, left_out, at }
+    Told { days, nodes: rows, total, left_out, of }
 }
 
 impl OfNode {

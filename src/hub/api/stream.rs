@@ -300,7 +300,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_too_many_is_refused_and_none_begins_once_the_hub_ends() {
-        let pages = super::super::pages::tests::pages(Fleet::new([]), Show::Full);
+        let pages = pages::tests::pages(Fleet::new([]), Show::Full);
         let ask = async |topics: &str| {
             let asked = Asked { topics: topics.to_owned(), ..Asked::default() };
             let answer = open(State(pages.clone()), Query(asked), None, None).await;
@@ -332,7 +332,7 @@ mod tests {
         let store = Store::in_memory().unwrap();
         let told = vec![status(1, "runs", "processing"), status(2, "ended", "completed")];
         store.keep_statuses(told).await.unwrap();
-        let mut pages = super::super::pages::tests::pages(Fleet::new([node]), Show::Full);
+        let mut pages = pages::tests::pages(Fleet::new([node]), Show::Full);
         pages.eyes = Eyes::of(store);
         let why = async |pages: &Pages, job: &str| {
             log(pages, ("a", job), "ann").await.unwrap().map_or_else(|why| why, |_| String::new())

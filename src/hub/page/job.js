@@ -45,10 +45,14 @@ export function jobPage(node, job) {
   let live = null;
   leave(() => live?.end());
   function logPart(last) {
-    if (!told.is_over && site.public === 'full') {
-      if (live) return;
-      live = logOf(node, job);
-      log.replaceChildren(section('h-l', 'Log', 'stdout, and stderr (!)', live.parts));
+    if (!told.is_over && site.logs) {
+      if (!live) {
+        live = logOf(node, job);
+        log.replaceChildren(section('h-l', 'Log', 'stdout, and stderr (!)', live.parts));
+      }
+      live.at(last.attempt);
+    } else if (!told.is_over) {
+      log.replaceChildren(section('h-l', 'Log', null, empty('What a job writes is shown to people who are logged in.')));
     } else {
       live?.end();
       const kept = last.log_cid ? ['Its log was kept as ', mono(String(last.log_cid)), '; ', h('code', null, 'lamda-node logs ' + job), ' shows it.'] : 'No log was kept of it.';
