@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::earned::{OfDay, OfNode, Sum, Told};
 use super::fleet::{find, key_of};
 use super::pages::{Pages, Refused, answer};
-use crate::hub::fleet::{Node, Scored};
+use crate::hub::fleet::Node;
 use crate::hub::store::earned::{DAY_MS, Days, Earned, There};
 use crate::web::Router;
 use crate::web::extract::{Query as Asked, State};
@@ -30,60 +31,6 @@ pub(super) fn routes() -> Router<Pages> {
 struct AskedDays {
     days: Option<u64>,
     node: String,
-}
-
-/// Sums of one node, of one day, or of all.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct Sum {
-    #[serde(flatten)]
-    earned: Earned,
-    #[serde(flatten)]
-    there: There,
-    /// Time in which cards were there, times their number, in milliseconds; of nodes that say what they have.
-    cards_there_ms: u64,
-    /// How many nodes don't say which cards they have.
-    cards_unknown: u64,
-}
-
-impl Sum {
-    fn add(&mut self, earned: &Earned, there: There, cards: Option<u64>) {
-        self.earned.add(earned);
-        self.there.up_ms = self.there.up_ms.saturating_add(there.up_ms);
-        self.there.known_ms = self.there.known_ms.saturating_add(there.known_ms);
-        let cards_ms = there.up_ms.saturating_mul(cards.unwrap_or(0));
-        self.cards_there_ms = self.cards_there_ms.saturating_add(cards_ms);
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct OfDay {
-    /// When it begins.
-    day: u64,
-    #[serde(flatten)]
-    sum: Sum,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct OfNode {
-    name: String,
-    /// How many cards it has, if it says so.
-    cards: Option<u64>,
-    #[serde(flatten)]
-    sum: Sum,
-    /// What the contract says of it, if the hub has asked.
-    chain: Option<Scored>,
-}
-
-/// An answer.
-#[derive(Debug, Serialize)]
-pub(super) struct Told {
-    days: Vec<OfDay>,
-    nodes: Vec<OfNode>,
-    total: Sum,
-    /// How many nodes are left out of the list; they count in the sums.
-    left_out: usize,
-    /// When it was worked out.
-    of: u64,
 }
 
 #[derive(Serialize)]
@@ -150,25 +97,6 @@ fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), of: u64) -> To
     let day_ms = DAY_MS.cast_unsigned();
     let days = of_days.into_iter().map(|(day, sum)| OfDay { day: day * day_ms, sum }).collect();
     Told { days, nodes: rows, total, left_out, of }
-}
-
-impl OfNode {
-    fn new(node: &Node) -> Self {
-        let cards = cards(node);
-        let sum = Sum { cards_unknown: u64::from(cards.is_none()), ..Sum::default() };
-        Self { name: node.name.clone(), cards, sum, chain: node.scored.clone() }
-    }
-
-    /// By what nodes are ordered: the cards that jobs held, then the time in which they ran, then the cards.
-    const fn worth(&self) -> (u64, u64, u64) {
-        (self.sum.earned.card_ms, self.sum.earned.run_ms, self.sum.cards_there_ms)
-    }
-}
-
-/// How many cards the node says that it has.
-fn cards(node: &Node) -> Option<u64> {
-    let gpus = node.presence.as_ref()?.get("gpus")?.as_array()?;
-    u64::try_from(gpus.len()).ok()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::pages::Now;
+use super::live::Now;
 use crate::clock::Timestamp;
 
 /// How long one is kept.

@@ -9,6 +9,7 @@ pub mod alerts_view;
 mod apps;
 pub mod auth;
 mod body;
+mod earned;
 mod earnings;
 pub mod enroll;
 pub mod error;

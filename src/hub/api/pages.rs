@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::json;
 
-use super::earnings;
+use super::earned::Told;
 use super::kept::Kept;
 use super::live::Live;
 use crate::fleet::clocks::Patience;
@@ -90,7 +90,7 @@ pub struct Pages {
     pub(super) live: Live,
     pub(super) now: Now,
     /// What nodes earn, by the first day and the node.
-    pub(super) earned: Kept<(u64, Option<String>), earnings::Told>,
+    pub(super) earned: Kept<(u64, Option<String>), Told>,
 }
 
 impl Pages {

@@ -10,7 +10,7 @@ const BLOCKS = 1000;
 const WINDOWS_MAX = 30;
 /// What a search may cost, in hashes (one takes a quarter of a millisecond), and after how much the page gets its turn.
 const COST_MAX = 40_000;
-const TURN = 200;
+const TURN = 100;
 const EVENT = hex(keccakText('ReceiptsCommitted(address,bytes32,uint32,uint32)'));
 const SCORE = hex(keccakText('reputationOf(address)').slice(0, 4));
 const low = (it) => String(it).toLowerCase();
@@ -231,7 +231,7 @@ function worker() {
     pair: async (a, b) => {
       const key = a + b, had = known.get(key), hash = had ?? pair(a, b);
       if (!had) known.set(key, hash);
-      await pay(had ? .01 : 1);
+      await pay(had ? .05 : 1);
       return hash;
     },
   };
