@@ -31,7 +31,7 @@ async function log(page, { base, check, until, ask, shot }) {
   const says = (text) => until(page, 'the log says ' + text, (text) => document.querySelector('.log').textContent.includes(text), text);
   await until(page, 'the log waits for the hub', () => document.querySelector('.logbar').textContent.includes('does not hear it now'));
   check(await write(line(1, 'first <b>line</b>')) === '1', 'one log is listened to');
-  await until(page, 'it says that it is live', () => /live|lines/.test(document.querySelector('.logbar').textContent));
+  await until(page, 'it says that it is live', () => /live|line/.test(document.querySelector('.logbar').textContent));
   await says('first <b>line</b>');
   check(await page.$$eval('.log b', (all) => all.length) === 0, 'a line is a text');
   await write(line(2, '10 %\r55 %\r100 %'));
@@ -67,6 +67,9 @@ async function log(page, { base, check, until, ask, shot }) {
   check(!(await page.$eval('.log', (it) => it.textContent)).includes('unseen'), 'what is not followed is not shown');
   await page.goto(`${base}/#/job/ams-c-111/job-1`);
   await until(page, 'a job that is over has no live log', () => !document.querySelector('.log') && document.querySelector('main').textContent.includes('No log was kept of it'));
+  const used = await page.$eval('#h-u', (it) => it.closest('section').textContent);
+  check(used.includes('cpu20 min 00 s') && used.includes('memory peak5.00 MiB'), 'what it used, with units: ' + used);
+  check(used.includes('gpu–'), 'what is not known is not 0: ' + used);
 }
 
 async function day(page, { base, check, until }) {

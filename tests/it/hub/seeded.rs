@@ -202,7 +202,7 @@ fn jobs(put: &Put<'_>, now: u64) {
         json!({"reason_code": "out_of_memory", "error": "the container went over its <32 GiB>",
             "exit_code": 137, "duration_ms": {"pull": 190_000, "run": 590_000},
             "receipt": {"message": {"job_id": "job-1", "exit_code": 137}, "signature": "0x12"},
-            "usage": {"message": {"wall_ms": 590_000, "cpu_ms": 1_200_000}}}),
+            "usage": {"message": {"cpuUs": 1_200_000_000_u64, "memoryPeakBytes": 5 << 20, "gpuMs": 0, "known": 3}}}),
     );
     for (i, job, statuses, status, is_over) in [
         (610, "job-1", [&begun[..], &[failed]].concat(), "failed", true),
