@@ -67,8 +67,8 @@ impl Asked {
         let mut due: Vec<_> = asked.filter(|(at, _)| at.is_none_or(is_due)).collect();
         due.sort();
         due.truncate(SCORES);
-        let named = |(_, address)| Some(((*names.get(&address)?).to_owned(), address));
-        due.into_iter().filter_map(named).collect()
+        let with_name = |(_, address)| Some(((*names.get(&address)?).to_owned(), address));
+        due.into_iter().filter_map(with_name).collect()
     }
 
     fn note(&mut self, address: Address, now: Timestamp) {

@@ -218,8 +218,16 @@ pub fn refused(why: &str) -> String {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Piece {
-    Line { seq: u64, stream: String, line: String, timestamp: Option<Timestamp> },
-    Gap { dropped: u64 },
+    Line {
+        seq: u64,
+        stream: String,
+        #[serde(rename = "line")]
+        text: String,
+        timestamp: Option<Timestamp>,
+    },
+    Gap {
+        dropped: u64,
+    },
 }
 
 /// Lines that are sent together.
@@ -235,8 +243,8 @@ impl Lines {
     pub fn take(&mut self, body: &[u8]) {
         let piece = (body.len() <= PIECE_BYTES_MAX).then(|| serde_json::from_slice(body).ok());
         match piece.flatten() {
-            Some(Piece::Line { seq, stream, line, timestamp }) => {
-                let line = plain(&line);
+            Some(Piece::Line { seq, stream, text, timestamp }) => {
+                let line = plain(&text);
                 self.bytes = self.bytes.saturating_add(line.len());
                 let is_error = stream == "stderr";
                 let at = timestamp.map(Timestamp::unix_ms);

@@ -85,10 +85,9 @@ fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), of: u64) -> To
         // Of a node that is known no more, nothing is told.
         let Some(row) = place.and_then(|place| rows.get_mut(*place)) else { continue };
         let cards = row.cards;
-        for sum in [of_days.get_mut(&day), Some(&mut row.sum), Some(&mut total)] {
-            if let Some(sum) = sum {
-                sum.add(earned, there, cards);
-            }
+        let sums = [of_days.get_mut(&day), Some(&mut row.sum), Some(&mut total)];
+        for sum in sums.into_iter().flatten() {
+            sum.add(earned, there, cards);
         }
     }
     rows.sort_by(|a, b| b.worth().cmp(&a.worth()).then_with(|| a.name.cmp(&b.name)));

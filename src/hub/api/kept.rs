@@ -15,10 +15,13 @@ const KEPT: Duration = Duration::from_secs(30);
 /// The most that are kept: some 100 KiB each.
 const COUNT_MAX: usize = 32;
 
+/// Answers by their questions, with when they were found.
+type Answers<K, T> = BTreeMap<K, (Timestamp, Arc<T>)>;
+
 /// Answers by their questions. Clones share them.
 #[derive(Debug)]
 pub(super) struct Kept<K, T> {
-    all: Arc<Mutex<BTreeMap<K, (Timestamp, Arc<T>)>>>,
+    all: Arc<Mutex<Answers<K, T>>>,
     /// Who holds it works one out.
     turn: Arc<tokio::sync::Mutex<()>>,
 }

@@ -11,6 +11,7 @@ use super::pages::{Pages, Refused, answer};
 use crate::hub::store::usage::{CARD, JOB, Point, Used};
 use crate::usage::rollup::Rolled;
 use crate::usage::sample::Unknown;
+use crate::usage::{CardMetric, Metric};
 use crate::web::Router;
 use crate::web::extract::{Path, Query as Asked, State};
 use crate::web::http::HeaderMap;
@@ -48,7 +49,7 @@ async fn of_job(
         return Err(Refused::Unknown("the hub has heard of no such job of this node"));
     }
     let used = state.eyes.usage(key_of(&node), job).await?;
-    let (metrics, card_metrics) = (JOB.map(|it| it.name()), CARD.map(|it| it.name()));
+    let (metrics, card_metrics) = (JOB.map(Metric::name), CARD.map(CardMetric::name));
     let at = state.now.get().unix_ms();
     Ok(answer(&asked, &OfJob { metrics, card_metrics, used, at }))
 }

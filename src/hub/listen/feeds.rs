@@ -121,12 +121,11 @@ impl<C: Clock> Listener<C> {
         let mut feed = loop {
             match within(bus.usage_records(after)).await {
                 Ok(Some(feed)) => break feed,
-                Ok(None) => {}
                 // An account may lack the right to it; the hub's other sources matter more.
                 Err(Error::Bus(err)) if !std::mem::replace(&mut is_told, true) => {
                     tracing::warn!("what jobs use can't be read: {}", crate::report::causes(&err));
                 }
-                Err(Error::Bus(_)) => {}
+                Ok(None) | Err(Error::Bus(_)) => {}
                 Err(err @ Error::Store(_)) => return Err(err),
             }
             self.clock.sleep(MADE).await;
@@ -135,7 +134,7 @@ impl<C: Clock> Listener<C> {
             let records = gather(&mut feed).await?;
             let Some(last) = records.last().map(|it| it.seq) else { continue };
             // Some milliseconds each, at a time when thousands may wait.
-            let read = move || records.into_iter().filter_map(batch).collect();
+            let read = move || records.iter().filter_map(batch).collect();
             let told = tokio::task::spawn_blocking(read).await.unwrap_or_default();
             self.store.keep_usage(told, last).await?;
         }
@@ -196,7 +195,7 @@ impl<C: Clock> Listener<C> {
 }
 
 /// What a record says that a job used; `None` if it is no batch of the job that its subject names.
-fn batch(record: Recorded) -> Option<Told> {
+fn batch(record: &Recorded) -> Option<Told> {
     let batch = match Batch::unpack(&record.body) {
         Ok((batch, _)) if batch.node == record.agent && batch.job_id == record.job => batch,
         Ok(_) => return None,
