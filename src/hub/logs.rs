@@ -233,7 +233,7 @@ enum Piece {
 /// Lines that are sent together.
 #[derive(Debug, Default)]
 pub struct Lines {
-    lines: Vec<Value>,
+    told: Vec<Value>,
     bytes: usize,
     dropped: u64,
 }
@@ -248,7 +248,7 @@ impl Lines {
                 self.bytes = self.bytes.saturating_add(line.len());
                 let is_error = stream == "stderr";
                 let at = timestamp.map(Timestamp::unix_ms);
-                self.lines.push(json!([seq, at, is_error, line]));
+                self.told.push(json!([seq, at, is_error, line]));
             }
             Some(Piece::Gap { dropped }) => self.dropped = self.dropped.saturating_add(dropped),
             None => self.dropped = self.dropped.saturating_add(1),
@@ -257,13 +257,13 @@ impl Lines {
 
     /// Whether no more is to be added.
     pub const fn is_full(&self) -> bool {
-        self.lines.len() >= LINES_MAX || self.bytes >= BYTES_MAX
+        self.told.len() >= LINES_MAX || self.bytes >= BYTES_MAX
     }
 
     /// The message.
     pub fn text(self) -> Arc<str> {
-        let Self { lines, dropped, .. } = self;
-        json!({ "log": { "lines": lines, "dropped": dropped } }).to_string().into()
+        let Self { told, dropped, .. } = self;
+        json!({ "log": { "lines": told, "dropped": dropped } }).to_string().into()
     }
 }
 
