@@ -25,6 +25,7 @@ CREATE TABLE usage_points (
     PRIMARY KEY (node, job_id, span_s, idx)
 ) WITHOUT ROWID;
 CREATE INDEX usage_points_at ON usage_points (span_s, from_ms);
+CREATE INDEX usage_points_day ON usage_points (node, span_s, from_ms);
 
 -- What each node's jobs came to in each day (UTC) in which they ended or ran.
 CREATE TABLE earned (

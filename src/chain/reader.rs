@@ -78,7 +78,7 @@ impl Reader {
     }
 
     /// The chain's id; the first call checks it and the contract's code.
-    pub(super) async fn chain_id(&self) -> Result<u64, Error> {
+    pub async fn chain_id(&self) -> Result<u64, Error> {
         self.checked.get_or_try_init(|| self.check()).await.copied()
     }
 

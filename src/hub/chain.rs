@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::api::pages::{OnChain, Project};
 use super::fleet::{Fleet, Node, Scored};
 use crate::chain::pulse::{Beat, Pulse};
 use crate::chain::{Error, Reader};
@@ -43,8 +44,36 @@ pub struct ChainClock<C> {
     pub fleet: Fleet,
     /// What the hub listens to, and since when.
     pub listening: Arc<watch::Sender<Listening>>,
+    /// Where the pages read which contract it is.
+    pub project: Project,
     /// The clock.
     pub clock: C,
+}
+
+/// When the contract was last asked about which node, whatever it said.
+#[derive(Debug, Default)]
+struct Asked(BTreeMap<Address, Timestamp>);
+
+impl Asked {
+    /// The nodes to ask about now. Forgets those that are known no more.
+    fn due(&mut self, nodes: &[Arc<Node>], now: Timestamp) -> Vec<(String, Address)> {
+        let on_chain = nodes.iter().filter(|node| node.chain_block.is_some());
+        let names: BTreeMap<Address, &str> =
+            on_chain.filter_map(|node| Some((node.address?, &*node.name))).collect();
+        self.0.retain(|address, _| names.contains_key(address));
+        let asked = names.keys().map(|address| (self.0.get(address).copied(), *address));
+        // A clock that was set back holds nothing up.
+        let is_due = |at: Timestamp| at > now || now.since(at) >= SCORE_KEPT;
+        let mut due: Vec<_> = asked.filter(|(at, _)| at.is_none_or(is_due)).collect();
+        due.sort();
+        due.truncate(SCORES);
+        let with_name = |(_, address)| Some(((*names.get(&address)?).to_owned(), address));
+        due.into_iter().filter_map(with_name).collect()
+    }
+
+    fn note(&mut self, address: Address, now: Timestamp) {
+        self.0.insert(address, now);
+    }
 }
 
 /// The last heartbeats that were read.
@@ -67,6 +96,9 @@ impl<C: Clock> ChainClock<C> {
     }
 
     async fn read(&self) -> Result<(), Error> {
+        let chain_id = self.reader.chain_id().await?;
+        self.project.set(OnChain { chain_id, contract: self.reader.contract() });
+        let mut asked = Asked::default();
         let newest = self.reader.head().await?;
         let since_s = self.clock.now().unix_ms() / 1_000;
         let mut from = self.reader.block_at(since_s.saturating_sub(BACK.as_secs()), newest).await?;
@@ -87,34 +119,45 @@ impl<C: Clock> ChainClock<C> {
                 let since = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ms(BACK)));
                 listening.chain.get_or_insert(since);
             });
-            self.ask_scores().await;
+            self.ask_scores(&mut asked).await;
             self.clock.sleep(EVERY).await;
         }
     }
 
-    /// Asks the contract about some nodes: those of which what it said is oldest. What fails is asked for later.
-    async fn ask_scores(&self) {
+    /// Asks the contract about some nodes: those that it was asked about longest ago.
+    async fn ask_scores(&self, asked: &mut Asked) {
         let now = self.clock.now();
-        let asked = |node: &Node| node.scored.as_ref().map(|it| it.asked);
-        let mut old: Vec<_> = self.fleet.all();
-        old.retain(|node| {
-            node.chain_block.is_some() && asked(node).is_none_or(|at| now.since(at) >= SCORE_KEPT)
-        });
-        old.sort_by_key(|node| asked(node));
-        for node in old.iter().take(SCORES) {
-            let Some(address) = node.address else { continue };
-            match self.reader.reputation(address).await {
-                Ok(Some(reputation)) => self.fleet.update_if_known(&node.name, |node| {
-                    node.scored = Some(Scored { reputation: Arc::new(reputation), asked: now });
-                }),
-                // Not registered any more, or a contract without scores: then none of the others has one.
-                Ok(None) => return,
-                Err(err) => {
-                    tracing::debug!("no score of {}: {}", node.name, crate::report::causes(&err));
-                    return;
-                }
-            }
+        let due = asked.due(&self.fleet.all(), now);
+        if due.is_empty() {
+            return;
         }
+        match self.reader.has_extension().await {
+            Ok(true) => {}
+            // It keeps no scores, or can't be asked now.
+            Ok(false) => return,
+            Err(err) => return Self::no_scores("any node", &err),
+        }
+        for (name, address) in due {
+            let scored = match self.reader.reputation(address).await {
+                Ok(reputation) => reputation,
+                Err(err @ Error::Unreachable { .. }) => return Self::no_scores(&name, &err),
+                // It is this node's alone; the others wait for no node that the contract can't tell of.
+                Err(err) => {
+                    asked.note(address, now);
+                    Self::no_scores(&name, &err);
+                    continue;
+                }
+            };
+            asked.note(address, now);
+            // Without one it is not registered any more.
+            let scored =
+                scored.map(|reputation| Scored { reputation: Arc::new(reputation), asked: now });
+            self.fleet.update_if_known(&name, |node| node.scored = scored);
+        }
+    }
+
+    fn no_scores(of: &str, err: &Error) {
+        tracing::debug!("no score of {of}: {}", crate::report::causes(err));
     }
 
     /// Notes the last heartbeat of each node that the hub knows, where it changed.
@@ -174,6 +217,31 @@ mod tests {
 
     fn beat(node: u8, block: u64) -> Beat {
         Beat { node: Address::new([node; 20]), block, at: Timestamp::from_unix_ms(1_000 * block) }
+    }
+
+    #[test]
+    fn nodes_that_the_contract_says_nothing_of_keep_no_other_one_waiting() {
+        let node = |n: u8| {
+            let mut node = Node::new(format!("n{n}"), Timestamp::from_unix_ms(0));
+            (node.address, node.chain_block) = (Some(Address::new([n; 20])), Some(1));
+            Arc::new(node)
+        };
+        let mut nodes: Vec<_> = (0..25).map(node).collect();
+        let (mut asked, now) = (Asked::default(), Timestamp::from_unix_ms(5_000_000));
+        let first = asked.due(&nodes, now);
+        assert_eq!(first.len(), SCORES);
+        // None of them has a score, and none gets one.
+        for (_, address) in &first {
+            asked.note(*address, now);
+        }
+        let then: Vec<String> = asked.due(&nodes, now).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(then, ["n20", "n21", "n22", "n23", "n24"]);
+        let later = now.plus(SCORE_KEPT);
+        let again = asked.due(&nodes, later);
+        assert_eq!((again.len(), again[0].0.as_str()), (SCORES, "n20"), "never asked is first");
+        nodes.truncate(3);
+        assert_eq!(asked.due(&nodes, later).len(), 3);
+        assert_eq!(asked.0.len(), 3, "who is gone is forgotten");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What jobs write now, from NATS to the tabs that look at it.
 //!
 //! Must hold: the hub listens to a log only while somebody looks at it; there are at most [`LOGS_MAX`] logs at a time,
-//! each piece of one is bounded, and no character that a terminal obeys is in it. Lossy by design, as the live log is.
+//! and [`READS_MAX`] for one reader; each piece of one is bounded, and no character that a terminal obeys is in it. Lossy
+//! by design, as the live log is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,9 @@ use crate::report::is_obeyed;
 
 /// The most logs at a time.
 pub const LOGS_MAX: usize = 32;
+
+/// The most logs that one reader looks at, in all tabs together.
+pub const READS_MAX: usize = 4;
 
 /// How many messages a tab may be behind.
 const MESSAGES_MAX: usize = 16;
@@ -37,67 +41,146 @@ pub struct Whose {
     pub job: JobId,
 }
 
+/// Whether a log is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nobody listens, and somebody is to.
+    Idle,
+    /// It is.
+    Heard,
+    /// It could not be: it is tried again after a while, and not before, however many look.
+    Waiting,
+}
+
 #[derive(Debug)]
 struct Entry {
     sender: broadcast::Sender<Arc<str>>,
-    is_heard: bool,
+    state: State,
 }
 
 /// The logs that somebody looks at. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Logs {
     all: Arc<Mutex<BTreeMap<Whose, Entry>>>,
+    readers: Readers,
     changed: watch::Sender<()>,
 }
 
+/// How many logs each reader looks at.
+type Readers = Arc<Mutex<BTreeMap<Arc<str>, usize>>>;
+
 impl Default for Logs {
     fn default() -> Self {
-        Self { all: Arc::default(), changed: watch::Sender::new(()) }
+        Self { all: Arc::default(), readers: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
+/// A log that somebody looks at, until it is dropped.
+#[derive(Debug)]
+pub struct Followed {
+    /// What the job writes from now on.
+    pub lines: broadcast::Receiver<Arc<str>>,
+    /// Whether it was listened to already.
+    pub is_heard: bool,
+    _place: Place,
+}
+
+/// A reader's place, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    reader: Arc<str>,
+    readers: Readers,
+}
+
+impl Place {
+    fn take(reader: &str, readers: &Readers) -> Option<Self> {
+        let reader: Arc<str> = reader.into();
+        let mut counts = readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(Arc::clone(&reader)).or_default();
+        if *count >= READS_MAX {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Self { reader, readers: Arc::clone(readers) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.reader) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.reader);
+            }
+        }
+    }
+}
+
+/// Why a log is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The hub listens to as many as it can.
+    #[error("the hub listens to {LOGS_MAX} logs already, and to no more")]
+    Hub,
+    /// This reader looks at as many as one may.
+    #[error("you look at {READS_MAX} logs already: close one of the other tabs")]
+    Reader,
+}
+
 impl Logs {
-    /// What the job writes from now on, and whether it is listened to already; `None` if too many others are looked at.
-    pub fn follow(&self, whose: Whose) -> Option<(broadcast::Receiver<Arc<str>>, bool)> {
+    /// What the job writes from now on, for this reader: somebody's name, or an address.
+    pub fn follow(&self, whose: Whose, reader: &str) -> Result<Followed, Full> {
+        let place = Place::take(reader, &self.readers).ok_or(Full::Reader)?;
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who listens to one forgets it itself.
+        // Who listens to one, or waits for it, forgets it itself.
         all.retain(|other, entry| {
-            *other == whose || entry.is_heard || entry.sender.receiver_count() > 0
+            *other == whose || entry.state != State::Idle || entry.sender.receiver_count() > 0
         });
         if all.len() >= LOGS_MAX && !all.contains_key(&whose) {
-            return None;
+            return Err(Full::Hub);
         }
         let entry = all.entry(whose).or_insert_with(|| Entry {
             sender: broadcast::channel(MESSAGES_MAX).0,
-            is_heard: false,
+            state: State::Idle,
         });
-        let followed = (entry.sender.subscribe(), entry.is_heard);
+        let (lines, is_heard) = (entry.sender.subscribe(), entry.state == State::Heard);
         drop(all);
         self.changed.send_replace(());
-        Some(followed)
+        Ok(Followed { lines, is_heard, _place: place })
     }
 
-    /// The logs that are to be listened to, and are not yet.
+    /// The logs that are to be listened to, and are neither yet nor tried again later.
     pub fn unheard(&self) -> Vec<(Whose, broadcast::Sender<Arc<str>>)> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let unheard = all.iter().filter(|(_, entry)| !entry.is_heard);
+        let unheard = all.iter().filter(|(_, entry)| entry.state == State::Idle);
         unheard.map(|(whose, entry)| (whose.clone(), entry.sender.clone())).collect()
     }
 
     /// Says that a log is listened to from now on, or no more.
     pub fn set_heard(&self, whose: &Whose, is_heard: bool) {
+        self.set(whose, if is_heard { State::Heard } else { State::Idle });
+    }
+
+    /// Says that a log can't be listened to, and that who tried says when it is to be tried again.
+    pub fn set_waiting(&self, whose: &Whose) {
+        self.set(whose, State::Waiting);
+    }
+
+    fn set(&self, whose: &Whose, to: State) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = all.get_mut(whose) {
-            entry.is_heard = is_heard;
-            entry.sender.send(state(is_heard)).ok();
+            entry.state = to;
+            entry.sender.send(state(to == State::Heard)).ok();
         }
     }
 
     /// Nobody listens any more: the connection is lost.
     pub fn none_heard(&self) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in all.values_mut().filter(|entry| entry.is_heard) {
-            entry.is_heard = false;
+        for entry in all.values_mut().filter(|entry| entry.state != State::Idle) {
+            entry.state = State::Idle;
             entry.sender.send(state(false)).ok();
         }
     }
@@ -123,21 +206,34 @@ pub fn state(is_heard: bool) -> Arc<str> {
     json!({ "log": { "is_heard": is_heard } }).to_string().into()
 }
 
-/// The message to who was too slow, or of whom no more can be taken.
+/// The message to who was too slow.
 pub const LOST: &str = r#"{"log":{"is_lost":true}}"#;
+
+/// The message that says why a log is not shown.
+pub fn refused(why: &str) -> String {
+    json!({ "log": { "refused": why } }).to_string()
+}
 
 /// What a node sends.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Piece {
-    Line { seq: u64, stream: String, line: String, timestamp: Option<Timestamp> },
-    Gap { dropped: u64 },
+    Line {
+        seq: u64,
+        stream: String,
+        #[serde(rename = "line")]
+        text: String,
+        timestamp: Option<Timestamp>,
+    },
+    Gap {
+        dropped: u64,
+    },
 }
 
 /// Lines that are sent together.
 #[derive(Debug, Default)]
 pub struct Lines {
-    said: Vec<Value>,
+    told: Vec<Value>,
     bytes: usize,
     dropped: u64,
 }
@@ -147,12 +243,12 @@ impl Lines {
     pub fn take(&mut self, body: &[u8]) {
         let piece = (body.len() <= PIECE_BYTES_MAX).then(|| serde_json::from_slice(body).ok());
         match piece.flatten() {
-            Some(Piece::Line { seq, stream, line, timestamp }) => {
-                let line = plain(&line);
+            Some(Piece::Line { seq, stream, text, timestamp }) => {
+                let line = plain(&text);
                 self.bytes = self.bytes.saturating_add(line.len());
                 let is_error = stream == "stderr";
                 let at = timestamp.map(Timestamp::unix_ms);
-                self.said.push(json!([seq, at, is_error, line]));
+                self.told.push(json!([seq, at, is_error, line]));
             }
             Some(Piece::Gap { dropped }) => self.dropped = self.dropped.saturating_add(dropped),
             None => self.dropped = self.dropped.saturating_add(1),
@@ -161,13 +257,13 @@ impl Lines {
 
     /// Whether no more is to be added.
     pub const fn is_full(&self) -> bool {
-        self.said.len() >= LINES_MAX || self.bytes >= BYTES_MAX
+        self.told.len() >= LINES_MAX || self.bytes >= BYTES_MAX
     }
 
     /// The message.
     pub fn text(self) -> Arc<str> {
-        let Self { said, dropped, .. } = self;
-        json!({ "log": { "lines": said, "dropped": dropped } }).to_string().into()
+        let Self { told, dropped, .. } = self;
+        json!({ "log": { "lines": told, "dropped": dropped } }).to_string().into()
     }
 }
 
@@ -194,15 +290,10 @@ fn plain(line: &str) -> String {
                 _ => {}
             },
             // What a progress bar wrote before it began its line anew.
-            '\r' if chars.peek().is_some() => {
-                out.clear();
-                count = 0;
-            }
-            c if c != '\t' && is_obeyed(c) => {}
-            c => {
-                out.push(c);
-                count += 1;
-            }
+            '\r' if chars.peek().is_some() => (out, count) = (String::new(), 0),
+            '\t' => (out.push(c), count += 1).0,
+            c if is_obeyed(c) => {}
+            c => (out.push(c), count += 1).0,
         }
     }
     out
@@ -243,20 +334,55 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_listened_to_while_somebody_looks_and_there_are_few_of_them() {
         let logs = Logs::default();
-        let (mut first, is_heard) = logs.follow(whose(0)).unwrap();
-        assert!(!is_heard);
+        let mut first = logs.follow(whose(0), "ann").unwrap();
+        assert!(!first.is_heard);
         assert_eq!(logs.unheard().len(), 1);
         logs.set_heard(&whose(0), true);
-        assert!(first.recv().await.unwrap().contains("true"));
-        assert!(logs.unheard().is_empty() && logs.follow(whose(0)).unwrap().1);
+        assert!(first.lines.recv().await.unwrap().contains("true"));
+        assert!(logs.unheard().is_empty() && logs.follow(whose(0), "bo").unwrap().is_heard);
         assert!(!logs.forget(&whose(0)), "somebody looks at it");
-        let others: Vec<_> = (1..LOGS_MAX).map(|n| logs.follow(whose(n)).unwrap()).collect();
-        assert!(logs.follow(whose(LOGS_MAX)).is_none());
+        let follow = |n: usize| logs.follow(whose(n), &n.to_string());
+        let others: Vec<_> = (1..LOGS_MAX).map(|n| follow(n).unwrap()).collect();
+        assert_eq!(follow(LOGS_MAX).unwrap_err(), Full::Hub);
         drop(others);
-        assert!(logs.follow(whose(LOGS_MAX)).is_some(), "who has gone makes room");
+        assert!(follow(LOGS_MAX).is_ok(), "who has gone makes room");
         logs.none_heard();
-        assert!(first.recv().await.unwrap().contains("false"));
+        assert!(first.lines.recv().await.unwrap().contains("false"));
         drop(first);
         assert!(logs.forget(&whose(0)));
+    }
+
+    #[test]
+    fn one_reader_looks_at_few_logs_and_takes_no_place_from_others() {
+        let logs = Logs::default();
+        let mut own: Vec<_> =
+            (0..READS_MAX).map(|n| logs.follow(whose(n), "ann").unwrap()).collect();
+        assert_eq!(logs.follow(whose(9), "ann").unwrap_err(), Full::Reader);
+        assert_eq!(logs.unheard().len(), READS_MAX, "nothing is listened to for it");
+        assert!(logs.follow(whose(9), "bo").is_ok());
+        own.pop();
+        assert!(logs.follow(whose(9), "ann").is_ok(), "a tab that is closed makes room");
+        own.clear();
+        assert!(logs.readers.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_log_that_failed_is_tried_again_when_its_time_comes_and_not_for_each_who_looks() {
+        let logs = Logs::default();
+        let first = logs.follow(whose(0), "ann").unwrap();
+        logs.set_heard(&whose(0), true);
+        logs.set_waiting(&whose(0));
+        let second = logs.follow(whose(0), "bo").unwrap();
+        assert!(!second.is_heard && logs.unheard().is_empty());
+        drop((first, second));
+        let other = logs.follow(whose(1), "bo").unwrap();
+        assert!(logs.follow(whose(0), "bo").is_ok());
+        assert_eq!(logs.unheard().len(), 1, "who waits still does, though nobody looked meanwhile");
+        logs.set_heard(&whose(0), false);
+        assert_eq!(logs.unheard().len(), 2);
+        logs.set_waiting(&whose(0));
+        logs.none_heard();
+        assert_eq!(logs.unheard().len(), 2, "a new connection tries all");
+        drop(other);
     }
 }

@@ -118,7 +118,8 @@ fn listen(
     if let Some(config) = chain {
         let reader = Reader::new(config).map_err(|err| Error::Link(err.into()))?;
         let (fleet, clock) = (shared.fleet.clone(), shared.clock);
-        let chain = ChainClock { reader, fleet, listening: Arc::clone(listening), clock };
+        let (listening, project) = (Arc::clone(listening), shared.project.clone());
+        let chain = ChainClock { reader, fleet, listening, project, clock };
         services.spawn_with("chain", BACKOFF, Arc::new(chain), ChainClock::run);
     }
     Ok(())

@@ -15,10 +15,10 @@ async function computes(check) {
   }
   const { cases } = JSON.parse(await readFile(new URL('../../contracts/test/vectors/receipts.json', import.meta.url)));
   for (const { digests, root, proofs } of cases) {
-    digests.forEach((_, at) => {
-      const path = curve.pathOf(digests.map((it) => curve.leafOf(curve.bytes(it))), at);
+    for (const at of digests.keys()) {
+      const path = await curve.pathOf(digests.map((it) => curve.leafOf(curve.bytes(it))), at);
       check(path.root === root && path.path.join() === proofs[at].join(), 'a path of a tree of ' + digests.length);
-    });
+    }
   }
   const { document, digest } = vectors.receipts[0], signature = curve.bytes(document.signature);
   const order = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
@@ -54,6 +54,11 @@ export async function check({ base, check, open, until, shot, hostile }) {
   is(alone, 'Signature', 'ok', 'Its key is that of the node', 'the signature');
   is(alone, 'Job', 'ok', 'exit code -1', 'the job');
   is(alone, 'Chain', 'not_watched', 'no chain was asked', 'the chain');
+  is(alone, 'Project', 'ok', 'for the contract that the hub reads', 'the contract');
+  const other = await page.$eval('#doc', (it) => it.value.replace('"jobId": "c"', '"jobId": "C"'));
+  is(await run(other), 'Job', 'down', 'another job', 'ids that differ by case are different');
+  await page.reload();
+  await until(page, 'the hub gives it again', () => document.querySelector('#doc')?.value.includes('"jobId": "c"'));
 
   const whole = await run(null, rpc);
   check(whole.done === 'ok', 'with a chain everything holds: ' + JSON.stringify(whole));
@@ -78,6 +83,8 @@ export async function check({ base, check, open, until, shot, hostile }) {
   is(await run(edit((it) => { it.block += 1; }), rpc), 'Root', 'down', 'the proof names block', 'another block');
   is(await run(edit((it) => { it.digest = it.root; }), rpc), 'Digest', 'down', 'names another digest', 'another digest');
   is(await run(edit((it) => { it.receipt.domain.chainId = 1; }), rpc), 'Signature', 'down', '', 'another chain');
+  is(await run(edit((it) => { it.receipt.domain.verifyingContract = it.receipt.message.node; }), rpc), 'Project', 'down', 'anybody can deploy one', 'a contract of its own');
+  is(await run(edit((it) => { it.receipt.domain.chainId = 1; })), 'Project', 'down', 'the hub reads chain 31337', 'the same address on another chain');
   is(await run(edit((it) => { it.receipt.types.Receipt[7].type = 'uint256'; }), rpc), 'Form', 'down', 'types', 'other types');
   is(await run('{"a":', rpc), 'Form', 'down', 'not JSON', 'no JSON');
   is(await run(proof.receipt, rpc), 'Root', 'not_watched', 'lamda-node receipt proof e', 'a receipt alone');

@@ -31,7 +31,7 @@ async function log(page, { base, check, until, ask, shot }) {
   const says = (text) => until(page, 'the log says ' + text, (text) => document.querySelector('.log').textContent.includes(text), text);
   await until(page, 'the log waits for the hub', () => document.querySelector('.logbar').textContent.includes('does not hear it now'));
   check(await write(line(1, 'first <b>line</b>')) === '1', 'one log is listened to');
-  await until(page, 'it says that it is live', () => /live|lines/.test(document.querySelector('.logbar').textContent));
+  await until(page, 'it says that it is live', () => /live|line/.test(document.querySelector('.logbar').textContent));
   await says('first <b>line</b>');
   check(await page.$$eval('.log b', (all) => all.length) === 0, 'a line is a text');
   await write(line(2, '10 %\r55 %\r100 %'));
@@ -41,6 +41,7 @@ async function log(page, { base, check, until, ask, shot }) {
   await says('red');
   const red = await page.$eval('.log .err', (it) => it.textContent);
   check(/!red$/.test(red), 'controls are taken out, and stderr is marked: ' + JSON.stringify(red));
+  await write(JSON.stringify({ seq: 3, stream: 'stdout', line: 'told twice', timestamp: '2026-01-01T00:00:00.000Z' }));
   await write(line(9, 'after a gap'));
   await says('5 lines are missing here');
   await write(JSON.stringify({ dropped: 240 }));
@@ -53,6 +54,11 @@ async function log(page, { base, check, until, ask, shot }) {
   await says('line 60');
   check(await page.$eval('.log', (it) => it.scrollTop) === 0, 'who reads what was before is left there');
   await shot(page, 'work-log');
+  await write(line(1, 'of the second attempt'));
+  await says('of the second attempt');
+  check((await page.$eval('.log', (it) => it.textContent)).includes('begun anew'), 'a new attempt is said');
+  const counted = await page.$eval('.logbar', (it) => it.textContent);
+  check(counted.includes('56 lines;'), 'lines are counted, and what is told twice is not: ' + counted);
   await page.evaluate(() => [...document.querySelectorAll('.logbar button')][0].click());
   await until(page, 'it is not followed', () => document.querySelector('.logbar').textContent.includes('not followed'));
   await until(page, 'the tab has its stream again', () => document.querySelector('#live').textContent === 'live');
@@ -61,6 +67,9 @@ async function log(page, { base, check, until, ask, shot }) {
   check(!(await page.$eval('.log', (it) => it.textContent)).includes('unseen'), 'what is not followed is not shown');
   await page.goto(`${base}/#/job/ams-c-111/job-1`);
   await until(page, 'a job that is over has no live log', () => !document.querySelector('.log') && document.querySelector('main').textContent.includes('No log was kept of it'));
+  const used = await page.$eval('#h-u', (it) => it.closest('section').textContent);
+  check(used.includes('cpu20 min 00 s') && used.includes('memory peak5.00 MiB'), 'what it used, with units: ' + used);
+  check(used.includes('gpu–'), 'what is not known is not 0: ' + used);
 }
 
 async function day(page, { base, check, until }) {

@@ -79,6 +79,13 @@ impl Tokens {
         token.zip(self.admin).is_some_and(|(token, admin)| is_same(&token, &admin))
     }
 
+    /// Whether who sent this head reads what jobs write, by a token or because only this machine can ask: the output of
+    /// strangers' jobs is more than the owner says of machines, so `HUB_PUBLIC=full` alone does not show it.
+    pub fn reads_logs(&self, head: &HeaderMap) -> bool {
+        let is_here = self.is_only_here && self.public == Public::Full && is_here(head);
+        is_here || self.is_admin(head)
+    }
+
     /// What who sent this head may see.
     pub fn sight(&self, head: &HeaderMap) -> Public {
         if self.is_admin(head) {
@@ -172,6 +179,12 @@ mod tests {
         for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
             assert_eq!(asks(&[("host", host)]), Public::Full, "{host}");
         }
+        let here = HeaderMap::from_iter([(header::HOST, "localhost:8080".parse().unwrap())]);
+        let elsewhere = HeaderMap::from_iter([(header::HOST, "hub.example".parse().unwrap())]);
+        assert!(tokens.reads_logs(&here) && !tokens.reads_logs(&elsewhere));
+        assert!(tokens.reads_logs(&head("Bearer admin-token")));
+        let public = Tokens::new(&settings(Public::Full), HashMap::new());
+        assert!(!public.reads_logs(&here), "whom a proxy brings may look like this machine");
         for heads in [
             &[("host", "evil.example:8080")][..],
             &[],

@@ -1,14 +1,16 @@
 //! What the pages ask about what nodes earn and how long they idle.
 //!
-//! Must hold: a sum says of how many nodes something is not known.
+//! Must hold: a sum says of how many nodes something is not known; since it is read from all that nodes ever did, an
+//! answer is kept for a while and worked out once.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::earned::{OfDay, OfNode, Sum, Told};
 use super::fleet::{find, key_of};
 use super::pages::{Pages, Refused, answer};
-use crate::hub::fleet::{Node, Scored};
+use crate::hub::fleet::Node;
 use crate::hub::store::earned::{DAY_MS, Days, Earned, There};
 use crate::web::Router;
 use crate::web::extract::{Query as Asked, State};
@@ -31,55 +33,10 @@ struct AskedDays {
     node: String,
 }
 
-/// Sums of one node, of one day, or of all.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Sum {
+#[derive(Serialize)]
+struct Answer<'a> {
     #[serde(flatten)]
-    earned: Earned,
-    #[serde(flatten)]
-    there: There,
-    /// Time in which cards were there, times their number, in milliseconds; of nodes that say what they have.
-    cards_there_ms: u64,
-    /// How many nodes don't say which cards they have.
-    cards_unknown: u64,
-}
-
-impl Sum {
-    fn add(&mut self, earned: &Earned, there: There, cards: Option<u64>) {
-        self.earned.add(earned);
-        self.there.up_ms = self.there.up_ms.saturating_add(there.up_ms);
-        self.there.known_ms = self.there.known_ms.saturating_add(there.known_ms);
-        let cards_ms = there.up_ms.saturating_mul(cards.unwrap_or(0));
-        self.cards_there_ms = self.cards_there_ms.saturating_add(cards_ms);
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct OfDay {
-    /// When it begins.
-    day: u64,
-    #[serde(flatten)]
-    sum: Sum,
-}
-
-#[derive(Debug, Serialize)]
-struct OfNode {
-    name: String,
-    /// How many cards it has, if it says so.
-    cards: Option<u64>,
-    #[serde(flatten)]
-    sum: Sum,
-    /// What the contract says of it, if the hub has asked.
-    chain: Option<Scored>,
-}
-
-#[derive(Debug, Serialize)]
-struct Told {
-    days: Vec<OfDay>,
-    nodes: Vec<OfNode>,
-    total: Sum,
-    /// How many nodes are left out of the list; they count in the sums.
-    left_out: usize,
+    told: &'a Told,
     at: u64,
 }
 
@@ -93,14 +50,19 @@ async fn earnings(
     let last = now.unix_ms() / DAY_MS.cast_unsigned();
     let first = (last + 1).saturating_sub(days.unwrap_or(14).clamp(1, DAYS_MAX));
     let only = if node.is_empty() { None } else { Some(find(&state, &node)?) };
-    let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
-    let known = state.eyes.days(first, now, names).await?;
-    let nodes = only.map_or_else(|| state.fleet.all(), |node| vec![node]);
-    let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
-    Ok(answer(&asked, &told(&nodes, &known, (first, last), now.unix_ms())))
+    let key = (first, only.as_ref().map(|node| node.name.clone()));
+    let work = async {
+        let names = only.as_ref().map(|node| (node.name.clone(), key_of(node)));
+        let known = state.eyes.days(first, now, names).await?;
+        let nodes = only.map_or_else(|| state.fleet.all(), |node| vec![node]);
+        let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
+        Ok::<_, Refused>(told(&nodes, &known, (first, last), now.unix_ms()))
+    };
+    let told = state.earned.get(key, &state.now, work).await?;
+    Ok(answer(&asked, &Answer { told: &told, at: state.now.get().unix_ms() }))
 }
 
-fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> Told {
+fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), of: u64) -> Told {
     let mut of_days: BTreeMap<u64, Sum> = (first..=last).map(|day| (day, Sum::default())).collect();
     let mut rows: Vec<OfNode> = nodes.iter().map(|node| OfNode::new(node)).collect();
     let mut total =
@@ -133,26 +95,7 @@ fn told(nodes: &[&Node], known: &Days, (first, last): (u64, u64), at: u64) -> To
     rows.truncate(NODES_MAX);
     let day_ms = DAY_MS.cast_unsigned();
     let days = of_days.into_iter().map(|(day, sum)| OfDay { day: day * day_ms, sum }).collect();
-    Told { days, nodes: rows, total, left_out, at }
-}
-
-impl OfNode {
-    fn new(node: &Node) -> Self {
-        let cards = cards(node);
-        let sum = Sum { cards_unknown: u64::from(cards.is_none()), ..Sum::default() };
-        Self { name: node.name.clone(), cards, sum, chain: node.scored.clone() }
-    }
-
-    /// By what nodes are ordered: the cards that jobs held, then the time in which they ran, then the cards.
-    const fn worth(&self) -> (u64, u64, u64) {
-        (self.sum.earned.card_ms, self.sum.earned.run_ms, self.sum.cards_there_ms)
-    }
-}
-
-/// How many cards the node says that it has.
-fn cards(node: &Node) -> Option<u64> {
-    let gpus = node.presence.as_ref()?.get("gpus")?.as_array()?;
-    u64::try_from(gpus.len()).ok()
+    Told { days, nodes: rows, total, left_out, of }
 }
 
 #[cfg(test)]

@@ -9,11 +9,13 @@ pub mod alerts_view;
 mod apps;
 pub mod auth;
 mod body;
+mod earned;
 mod earnings;
 pub mod enroll;
 pub mod error;
 pub mod fleet;
 mod foreign;
+mod kept;
 pub mod limit;
 pub mod live;
 pub mod metrics;
@@ -55,7 +57,7 @@ use crate::web::{Bounds, Peer, Router};
 use auth::Tokens;
 use error::Refusal;
 use limit::Guesses;
-use pages::{Now, Pages, Show, Site};
+use pages::{Now, Pages, Project, Show, Site};
 use signed::Providers;
 use stream::Live;
 
@@ -95,6 +97,8 @@ pub struct Shared {
     pub eyes: Eyes,
     /// Tells the pages what changes.
     pub live: Live,
+    /// The contract that the hub reads.
+    pub project: Project,
     /// What nodes told lately.
     pub happened: Happened,
     /// What jobs told lately of what they use.
@@ -152,6 +156,7 @@ impl Shared {
             counted: Arc::default(),
             eyes: Eyes::of(store.clone()),
             live: Live::default(),
+            project: Project::default(),
             listening: Arc::new(watch::Sender::new(Listening {
                 own: began,
                 nats: None,
@@ -195,7 +200,7 @@ impl Shared {
 
 /// Everything that the hub answers.
 pub fn router(shared: Shared) -> Router {
-    let pages = people::Views::new(|show| pages(&shared, show));
+    let pages = people::Views::new(|show, logs| pages(&shared, show, logs));
     Router::new()
         .merge(seed::routes())
         .merge(observations::routes())
@@ -218,9 +223,10 @@ pub fn router(shared: Shared) -> Router {
 }
 
 /// The pages of what is shared.
-fn pages(shared: &Shared, show: Show) -> Pages {
+fn pages(shared: &Shared, show: Show, shows_logs: bool) -> Pages {
     let settings = &shared.settings;
-    let site = Site { title: settings.title.clone(), show, patience: settings.patience() };
+    let (title, patience) = (settings.title.clone(), settings.patience());
+    let site = Site { title, show, patience, shows_logs, project: shared.project.clone() };
     let clock = shared.clock;
     let now = Now::new(move || clock.now());
     Pages::new(shared.fleet.clone(), shared.eyes.clone(), site, shared.live.clone(), now)

@@ -2,17 +2,20 @@
 //!
 //! Must hold: who may see names and standings only gets nothing else from any route of the pages.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::json;
 
+use super::earned::Told;
+use super::kept::Kept;
 use super::live::Live;
 use crate::fleet::clocks::Patience;
 use crate::hub::fleet::Fleet;
 use crate::hub::page;
 use crate::hub::store::Error;
 use crate::hub::store::view::Eyes;
+use crate::ids::Address;
 use crate::web::Json;
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse, Response};
@@ -43,7 +46,40 @@ pub struct Site {
     pub show: Show,
     /// How long each clock may be silent.
     pub patience: Patience,
+    /// Whether who asks reads what jobs write.
+    pub shows_logs: bool,
+    /// The contract that the hub reads.
+    pub project: Project,
 }
+
+/// The chain and the contract that the hub reads, once its endpoint has said which chain it is of. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Project(Arc<OnceLock<OnChain>>);
+
+/// A contract and its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OnChain {
+    /// The chain's id.
+    pub chain_id: u64,
+    /// The contract.
+    pub contract: Address,
+}
+
+impl Project {
+    /// Notes them; once, since the settings that they come from don't change.
+    pub fn set(&self, it: OnChain) {
+        self.0.set(it).ok();
+    }
+
+    /// They, if they are known.
+    pub fn get(&self) -> Option<OnChain> {
+        self.0.get().copied()
+    }
+}
+
+/// Who asks, if they are logged in: their name.
+#[derive(Debug, Clone)]
+pub(super) struct Reader(pub(super) Arc<str>);
 
 /// What the pages' part of the server needs. Clones share it.
 #[derive(Debug, Clone)]
@@ -53,12 +89,14 @@ pub struct Pages {
     pub(super) site: Arc<Site>,
     pub(super) live: Live,
     pub(super) now: Now,
+    /// What nodes earn, by the first day and the node.
+    pub(super) earned: Kept<(u64, Option<String>), Told>,
 }
 
 impl Pages {
     /// The pages of this fleet. Who watches them gets changes as long as somebody runs [`Live::tell`] of `live`.
     pub fn new(fleet: Fleet, eyes: Eyes, site: Site, live: Live, now: Now) -> Self {
-        Self { fleet, eyes, site: Arc::new(site), live, now }
+        Self { fleet, eyes, site: Arc::new(site), live, now, earned: Kept::default() }
     }
 
     /// `Err` unless everything may be seen.
@@ -144,7 +182,9 @@ pub(super) mod tests {
     pub(in super::super) fn pages(fleet: Fleet, show: Show) -> Pages {
         let span = Duration::from_mins(3);
         let patience = Patience { own: span, nats: span, chain: span, clash: span };
-        let site = Site { title: "<Ann's>".to_owned(), show, patience };
+        let (title, project) = ("<Ann's>".to_owned(), Project::default());
+        project.set(OnChain { chain_id: 5, contract: Address::new([9; 20]) });
+        let site = Site { title, show, patience, shows_logs: false, project };
         let eyes = Eyes::of(Store::in_memory().unwrap());
         let now = Now::new(|| Timestamp::from_unix_ms(1_000_000));
         Pages::new(fleet, eyes, site, Live::default(), now)
@@ -218,6 +258,7 @@ pub(super) mod tests {
             assert!(said.ends_with("{\"detail\":\"Unauthorized\"}"), "{said}");
         }
         let open = told(pages(fleet(), Show::Off), &["/", "/static/app.js", "/api/site"]).await;
+        assert!(open[2].contains("\"chain\":null"), "{}", open[2]);
         assert!(open.iter().all(|said| said.starts_with("HTTP/1.1 200")));
         assert!(open[0].contains("<title>&lt;Ann&#39;s&gt;</title>"), "{}", open[0]);
         assert!(open[2].contains("\"public\":\"off\""), "{}", open[2]);

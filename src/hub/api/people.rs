@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::error::{Refusal, not_found};
-use super::pages::{Pages, Show};
+use super::pages::{Pages, Reader, Show};
 use super::{Shared, body};
 use crate::clock::Clock as _;
 use crate::hub::door;
@@ -42,29 +42,44 @@ pub(super) fn routes() -> Router<Shared> {
 #[derive(Debug, Clone)]
 pub struct Views {
     full: Router,
+    /// Everything but what jobs write.
+    public: Router,
     status: Router,
     off: Router,
 }
 
 impl Views {
-    /// Makes the pages for each of what people see.
-    pub fn new(make: impl Fn(Show) -> Pages) -> Self {
-        let view = |show| make(show).routes().fallback(not_found);
-        Self { full: view(Show::Full), status: view(Show::Status), off: view(Show::Off) }
+    /// Makes the pages for each of what people see, with logs or without.
+    pub fn new(make: impl Fn(Show, bool) -> Pages) -> Self {
+        let view = |show, logs| make(show, logs).routes().fallback(not_found);
+        Self {
+            full: view(Show::Full, true),
+            public: view(Show::Full, false),
+            status: view(Show::Status, false),
+            off: view(Show::Off, false),
+        }
     }
 }
 
 /// Shows the pages as far as who asks may see them.
-pub(super) async fn show(shared: &Shared, views: Views, request: Request) -> Response {
-    let sight = match sight(shared, request.headers()).await {
-        Ok(sight) => sight,
+pub(super) async fn show(shared: &Shared, views: Views, mut request: Request) -> Response {
+    let head = request.headers();
+    let reads_logs = shared.tokens.reads_logs(head);
+    let (sight, name) = match person(shared, head).await {
+        Ok(Some(person)) => (Public::Full, Some(person.name)),
+        Ok(None) => (shared.tokens.sight(head), None),
         Err(refusal) => return refusal.into_response(),
     };
+    let reads_logs = reads_logs || name.is_some();
+    if let Some(name) = name {
+        request.extensions_mut().insert(Reader(name.into()));
+    }
     if sight == Public::Off && request.uri().path() == "/" && has_people(shared).await {
         return to("/login");
     }
     let view = match sight {
-        Public::Full => views.full,
+        Public::Full if reads_logs => views.full,
+        Public::Full => views.public,
         Public::Status => views.status,
         Public::Off => views.off,
     };

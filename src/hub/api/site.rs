@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::pages::{Pages, Site};
+use super::pages::{Pages, Show, Site};
 use super::{alerts_view, earnings, fleet, observations, stream, usage};
 use crate::hub::page;
 use crate::web::routing::get;
@@ -26,12 +26,15 @@ impl Pages {
 }
 
 async fn site(state: crate::web::extract::State<Pages>) -> Json<Value> {
-    let Site { title, show, patience } = &*state.site;
+    let Site { title, show, patience, shows_logs, project } = &*state.site;
+    let chain = project.get().filter(|_| *show == Show::Full);
     let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Json(json!({
         "title": title,
         "version": env!("CARGO_PKG_VERSION"),
         "public": show,
+        "logs": shows_logs,
+        "chain": chain,
         "now": state.now.get().unix_ms(),
         "patience": {"own": ms(patience.own), "nats": ms(patience.nats), "chain": ms(patience.chain)},
     }))

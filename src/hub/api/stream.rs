@@ -1,7 +1,7 @@
 //! The event stream of a tab.
 //!
 //! Must hold: who is too slow is told to take a new picture; there are at most [`super::live::STREAMS_MAX`] streams,
-//! and all end when the hub does.
+//! and all end when the hub does; what a job writes is told to those alone who may read it, and only while it runs.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -15,10 +15,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::fleet::find;
+use super::fleet::{find, key_of};
 use super::live::{Message, Topic};
-use super::pages::{FRESH, Pages, Refused};
-use crate::hub::logs::{self, Whose};
+use super::pages::{self, FRESH, Pages, Refused};
+use crate::hub::logs::{self, Followed, Whose};
 use crate::web::extract::{ConnectInfo, Extension, Query, State};
 use crate::web::http::{StatusCode, header};
 use crate::web::response::sse::{Event, KeepAlive, Sse};
@@ -55,6 +55,7 @@ async fn open(
     state: State<Pages>,
     Query(Asked { topics, log_node, log_job }): Query<Asked>,
     peer: Option<Extension<ConnectInfo<Peer>>>,
+    person: Option<Extension<pages::Reader>>,
 ) -> Result<Response, Refused> {
     state.all()?;
     let topic = |name: &str| Topic::ALL.into_iter().find(|topic| topic.name() == name);
@@ -62,7 +63,16 @@ async fn open(
     let Some(topics) = topics else {
         return Err(Refused::Wrong("topics are of fleet, alerts, events".to_owned()));
     };
-    let log = if log_job.is_empty() { None } else { Some(log(&state, &log_node, &log_job)?) };
+    let log = if log_job.is_empty() {
+        None
+    } else {
+        let reader = match (&person, &peer) {
+            (Some(Extension(pages::Reader(name))), _) => format!("person {name}"),
+            (None, Some(Extension(ConnectInfo(peer)))) => peer.address.ip().to_string(),
+            (None, None) => String::new(),
+        };
+        Some(log(&state, (&log_node, &log_job), &reader).await?)
+    };
     let live = &state.live;
     if live.end.is_cancelled() {
         return Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
@@ -78,23 +88,22 @@ async fn open(
         "hello": env!("CARGO_PKG_VERSION"),
         "at": state.now.get().unix_ms(),
     });
-    let mut reader = Reader {
+    let (log, of_log) = match log {
+        None => (None, None),
+        Some(Ok(log)) => {
+            let state = logs::state(log.is_heard).to_string();
+            (Some(log), Some(state))
+        }
+        Some(Err(why)) => (None, Some(logs::refused(&why))),
+    };
+    let reader = Reader {
         messages: live.messages.subscribe(),
-        first: vec![hello.to_string()],
+        first: of_log.into_iter().chain([hello.to_string()]).collect(),
         end: live.end.clone(),
         topics,
-        log: None,
+        log,
         _place: place,
     };
-    if let Some(whose) = log {
-        match live.logs.follow(whose) {
-            Some((log, is_heard)) => {
-                reader.first.insert(0, logs::state(is_heard).to_string());
-                reader.log = Some(log);
-            }
-            None => reader.first.insert(0, logs::LOST.to_owned()),
-        }
-    }
     let events = stream::unfold(reader, async |mut reader| {
         let text = reader.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(text)), reader))
@@ -107,12 +116,26 @@ async fn open(
     Ok((FRESH, sse).into_response())
 }
 
-/// Whose log is asked for.
-fn log(state: &Pages, node: &str, job: &str) -> Result<Whose, Refused> {
+/// The log that is asked for, or why it is not shown: the rest of the stream comes without it.
+async fn log(
+    state: &Pages,
+    (node, job): (&str, &str),
+    reader: &str,
+) -> Result<Result<Followed, String>, Refused> {
     const NONE: Refused = Refused::Unknown("this node has no account, so it sends no logs");
-    let node = find(state, node)?.address.ok_or(NONE)?;
+    let node = find(state, node)?;
+    let address = node.address.ok_or(NONE)?;
     let wrong = |_| Refused::Wrong("log_job is no id of a job".to_owned());
-    Ok(Whose { node, job: job.parse().map_err(wrong)? })
+    let whose = Whose { node: address, job: job.parse().map_err(wrong)? };
+    let refused = |why: &str| Ok(Err(why.to_owned()));
+    if !state.site.shows_logs {
+        return refused("what jobs write is shown to people who are logged in");
+    }
+    match state.eyes.is_over(key_of(&node), job.to_owned()).await? {
+        None => refused("the hub has heard of no such job of this node"),
+        Some(true) => refused("the job is over"),
+        Some(false) => Ok(state.live.logs.follow(whose, reader).map_err(|why| why.to_string())),
+    }
 }
 
 /// One tab.
@@ -122,7 +145,7 @@ struct Reader {
     /// What is said before anything else, the last one first.
     first: Vec<String>,
     topics: BTreeSet<Topic>,
-    log: Option<broadcast::Receiver<Arc<str>>>,
+    log: Option<Followed>,
     end: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -159,9 +182,9 @@ impl Reader {
 }
 
 /// What comes next of a log; never, without one.
-async fn next_of(log: &mut Option<broadcast::Receiver<Arc<str>>>) -> Result<Arc<str>, RecvError> {
+async fn next_of(log: &mut Option<Followed>) -> Result<Arc<str>, RecvError> {
     match log {
-        Some(log) => log.recv().await,
+        Some(log) => log.lines.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -174,8 +197,12 @@ mod tests {
     use super::super::live::{GATHER, MESSAGES_MAX, STREAMS_MAX};
     use super::super::pages::{Now, Show};
     use super::*;
+    use crate::bus::Recorded;
     use crate::clock::Timestamp;
-    use crate::hub::fleet::Fleet;
+    use crate::hub::fleet::{Fleet, Node};
+    use crate::hub::store::Store;
+    use crate::hub::store::view::Eyes;
+    use crate::ids::Address;
 
     fn reader(live: &Live, topics: &[Topic]) -> Reader {
         Reader {
@@ -273,10 +300,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_too_many_is_refused_and_none_begins_once_the_hub_ends() {
-        let pages = super::super::pages::tests::pages(Fleet::new([]), Show::Full);
+        let pages = pages::tests::pages(Fleet::new([]), Show::Full);
         let ask = async |topics: &str| {
             let asked = Asked { topics: topics.to_owned(), ..Asked::default() };
-            open(State(pages.clone()), Query(asked), None).await.map(|answer| answer.status())
+            let answer = open(State(pages.clone()), Query(asked), None, None).await;
+            answer.map(|answer| answer.status())
         };
         assert_eq!(ask("fleet,events").await.unwrap(), StatusCode::OK);
         assert_eq!(pages.live.streams(), 0, "the answer was dropped, and its place is free");
@@ -288,5 +316,35 @@ mod tests {
         assert_eq!(ask("fleet").await.unwrap(), StatusCode::OK);
         pages.live.end();
         assert_eq!(ask("fleet").await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_log_is_of_a_job_that_runs_and_for_who_may_read_logs() {
+        let mut node = Node::new("a".to_owned(), at(1));
+        node.address = Some(Address::new([7; 20]));
+        let status = |seq: u64, job: &str, word: &str| Recorded {
+            agent: Address::new([7; 20]),
+            job: job.parse().unwrap(),
+            seq,
+            at: at(1),
+            body: json!({ "status": word }).to_string().into(),
+        };
+        let store = Store::in_memory().unwrap();
+        let told = vec![status(1, "runs", "processing"), status(2, "ended", "completed")];
+        store.keep_statuses(told).await.unwrap();
+        let mut pages = pages::tests::pages(Fleet::new([node]), Show::Full);
+        pages.eyes = Eyes::of(store);
+        let why = async |pages: &Pages, job: &str| {
+            log(pages, ("a", job), "ann").await.unwrap().map_or_else(|why| why, |_| String::new())
+        };
+        assert!(why(&pages, "runs").await.contains("people who are logged in"));
+        Arc::make_mut(&mut pages.site).shows_logs = true;
+        assert_eq!(why(&pages, "runs").await, "");
+        assert_eq!(why(&pages, "ended").await, "the job is over");
+        for n in 0..40 {
+            assert!(why(&pages, &format!("made-up-{n}")).await.contains("no such job"));
+        }
+        assert_eq!(pages.live.logs.unheard().len(), 1, "the log of a job that runs");
+        assert!(matches!(log(&pages, ("a", "no id"), "ann").await, Err(Refused::Wrong(_))));
     }
 }

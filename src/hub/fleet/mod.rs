@@ -68,7 +68,7 @@ pub struct Scored {
     pub asked: Timestamp,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 fn as_ms<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(at.unix_ms())
 }

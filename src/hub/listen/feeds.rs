@@ -162,9 +162,12 @@ impl<C: Clock> Listener<C> {
     async fn log(&self, bus: &Bus, whose: Whose, sender: broadcast::Sender<Arc<str>>) {
         let logs = &self.live.logs;
         let Ok(mut log) = bus.logs(Some(whose.node), &whose.job).await else {
-            logs.set_heard(&whose, false);
+            logs.set_waiting(&whose);
             // Not again at once: the connection is gone, or the account may not read it.
             self.clock.sleep(MADE).await;
+            if !logs.forget(&whose) {
+                logs.set_heard(&whose, false);
+            }
             return;
         };
         loop {

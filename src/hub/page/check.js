@@ -8,6 +8,9 @@ const PATH_MAX = 32;
 /// How many blocks one question about events covers, and how many questions are asked.
 const BLOCKS = 1000;
 const WINDOWS_MAX = 30;
+/// What a search may cost, in hashes (one takes a quarter of a millisecond), and after how much the page gets its turn.
+const COST_MAX = 40_000;
+const TURN = 100;
 const EVENT = hex(keccakText('ReceiptsCommitted(address,bytes32,uint32,uint32)'));
 const SCORE = hex(keccakText('reputationOf(address)').slice(0, 4));
 const low = (it) => String(it).toLowerCase();
@@ -19,6 +22,7 @@ try { const theme = localStorage.getItem('theme'); if (theme === 'dark' || theme
 
 const [node, job] = location.hash.replace(/^#/, '').split('/').map(plain);
 let told = null; // the job's last status with a receipt, by the hub
+let site = null; // what the hub says of itself
 
 const box = h('textarea', { id: 'doc', rows: 18, spellcheck: 'false', autocomplete: 'off', required: true });
 const url = h('input', { id: 'rpc', type: 'text', inputmode: 'url', spellcheck: 'false', autocomplete: 'off', placeholder: 'none: the chain is not asked' });
@@ -55,6 +59,7 @@ async function run() {
   };
   button.disabled = true;
   out.replaceChildren(h('h2', null, 'Checking…'), list);
+  try { site ??= await ask('/api/site'); } catch { /* said in its step */ }
   try { await check(step); } catch (err) { step('bad', 'Not finished', straight(err.message)); }
   button.disabled = false;
   const bad = steps.includes('bad'), open = steps.includes('none');
@@ -78,6 +83,7 @@ async function check(step) {
   try { who = signer(digest, bytes(receipt.signature)); } catch (err) { why = err.message; }
   step(same(who, message.node) ? 'ok' : 'bad', 'Signature', why ? `The signature can’t be read: ${why}.` : same(who, message.node) ? 'Its key is that of the node that the receipt names: ' : `It names node ${message.node}, and was signed by `, who && h('code', null, who));
   beside(step, message);
+  project(step, domain);
   const rpc = endpoint(step);
   if (!rpc) {
     if (isProof) path(step, given, leaf);
@@ -90,8 +96,18 @@ async function check(step) {
 /// The receipt beside what the hub shows of the job.
 function beside(step, message) {
   if (!told) { step('none', 'Job', 'The receipt was pasted: there is no job of the hub to compare it with.'); return; }
-  const differ = [['job', told.job_id ?? job, message.jobId], ['node', told.agent_address ?? message.node, message.node], ['output', told.output_cid ?? '', message.outputCid], ['exit code', told.exit_code ?? message.exitCode, message.exitCode]].filter(([, a, b]) => !same(a, b));
+  // Ids and CIDs differ by case; addresses don't.
+  const differ = [['job', told.job_id ?? job, message.jobId], ['node', low(told.agent_address ?? message.node), low(message.node)], ['output', told.output_cid ?? '', message.outputCid], ['exit code', told.exit_code ?? message.exitCode, message.exitCode]].filter(([, a, b]) => a !== b);
   step(differ.length ? 'bad' : 'ok', 'Job', differ.length ? `The job’s status names another ${differ.map(([name]) => name).join(', ')}.` : `Job ${message.jobId}, output and exit code ${message.exitCode} are those of the status that the hub shows.`);
+}
+
+/// Whether the receipt is for the contract that the hub reads: everybody can deploy one that says what they like.
+function project(step, { chainId, verifyingContract: contract }) {
+  if (!site) { step('none', 'Project', 'The hub did not say which contract it reads.'); return; }
+  const { chain } = site;
+  if (!chain) { step('none', 'Project', 'The hub reads no chain, or does not say which, so whether this contract is that of its project is not known.'); return; }
+  const isIt = chain.chain_id === chainId && same(chain.contract, contract), its = [`chain ${chain.chain_id}, contract `, h('code', null, chain.contract)];
+  step(isIt ? 'ok' : 'bad', 'Project', isIt ? 'It is for the contract that the hub reads: ' : 'The receipt names a contract of its own, and anybody can deploy one; the hub reads ', its);
 }
 
 function endpoint(step) {
@@ -176,8 +192,8 @@ async function committed(rpc, given, domain, message) {
 async function search(rpc, { domain, message, digest, head }) {
   if (!told) return { none: 'A receipt alone says nothing of a root. Paste the proof: `lamda-node receipt proof ' + message.jobId + '` on the node.' };
   const { rows } = await ask('/api/receipts', { node, job });
-  const leaves = new Map();
-  for (const it of rows) if (!fault(it) && same(it.message.node, message.node) && same(it.domain.verifyingContract, domain.verifyingContract) && it.domain.chainId === domain.chainId) { const d = digestOf(it); leaves.set(hex(d), { at: it.message.finishedAt, job: it.message.jobId, digest: hex(d), leaf: leafOf(d) }); }
+  const leaves = new Map(), work = worker();
+  for (const it of rows) if (!fault(it) && same(it.message.node, message.node) && same(it.domain.verifyingContract, domain.verifyingContract) && it.domain.chainId === domain.chainId) { const d = digestOf(it); await work.pay(16); leaves.set(hex(d), { at: it.message.finishedAt, job: it.message.jobId, digest: hex(d), leaf: leafOf(d) }); }
   const all = [...leaves.values()].sort((a, b) => a.at - b.at || (a.job < b.job ? -1 : a.job > b.job ? 1 : a.digest < b.digest ? -1 : 1));
   const own = all.findIndex((it) => it.digest === hex(digest));
   if (own < 0) return { none: 'The hub does not have this receipt, so no root can be searched for it. Paste the proof instead.' };
@@ -192,11 +208,32 @@ async function search(rpc, { domain, message, digest, head }) {
     for (const found of commitments(logs, domain, message)) {
       const count = found.completed + found.failed;
       for (let first = Math.max(0, own - count + 1); first <= own && first + count <= all.length; first++) {
-        const { path: way, root } = pathOf(all.slice(first, first + count).map((it) => it.leaf), own - first);
+        if (work.isSpent()) return { none: 'Too many receipts of this node lie beside this one: the search for their root was ended. Paste the proof instead.' };
+        const { path: way, root } = await pathOf(all.slice(first, first + count).map((it) => it.leaf), own - first, work.pair);
         if (root === found.root) return { ...found, way, count };
       }
     }
   }
   return { none: `Since the job’s end (${hms(message.finishedAt)}) no root was found that is that of receipts which the hub has. The next heartbeat may bring it; or the hub lacks a receipt beside this one: then paste the proof from the node.` };
+}
+
+/// Hashes each pair once. The page gets its turn now and then, and what all may cost has an end.
+function worker() {
+  const known = new Map();
+  let cost = 0, turn = TURN;
+  async function pay(some) {
+    cost += some;
+    if (cost >= turn) { turn = cost + TURN; await new Promise((go) => setTimeout(go)); }
+  }
+  return {
+    pay,
+    isSpent: () => cost >= COST_MAX,
+    pair: async (a, b) => {
+      const key = a + b, had = known.get(key), hash = had ?? pair(a, b);
+      if (!had) known.set(key, hash);
+      await pay(had ? .05 : 1);
+      return hash;
+    },
+  };
 }
 load();

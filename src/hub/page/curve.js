@@ -134,13 +134,13 @@ export const digestOf = ({ domain, message }) => keccak(join([0x19, 1], hash('EI
 // The tree of receipts, in hex of lower case.
 export const leafOf = (digest) => hex(keccak(digest));
 export const pair = (a, b) => hex(keccak(a < b ? join(bytes(a), bytes(b)) : join(bytes(b), bytes(a))));
-/// The path of the leaf at `at` up to the root, and the root.
-export function pathOf(leaves, at) {
+/// The path of the leaf at `at` up to the root, and the root. Pairs are hashed by `of`.
+export async function pathOf(leaves, at, of = pair) {
   const path = [];
   for (; leaves.length > 1; at >>= 1) {
     if (leaves[at ^ 1]) path.push(leaves[at ^ 1]);
     const above = [];
-    for (let k = 0; k < leaves.length; k += 2) above.push(k + 1 < leaves.length ? pair(leaves[k], leaves[k + 1]) : leaves[k]);
+    for (let k = 0; k < leaves.length; k += 2) above.push(k + 1 < leaves.length ? await of(leaves[k], leaves[k + 1]) : leaves[k]);
     leaves = above;
   }
   return { path, root: leaves[0] };

@@ -3,7 +3,7 @@
 import { ago, ask, badge, capital, empty, failed, gib, h, hints, hms, iso, kv, leave, loading, main, mono, n0, nodeHref, now, section, short, site, span, table, title, word } from './ui.js';
 import { on } from './live.js';
 import { logOf } from './log.js';
-import { jobPlots } from './plot.js';
+import { UNIT as UNITS, jobPlots } from './plot.js';
 
 const RUNS = new Set(['running']);
 const BAD = new Set(['failed', 'timed_out', 'rejected', 'interrupted']);
@@ -34,7 +34,7 @@ export function jobPage(node, job) {
   }
   const plots = h('div', null, loading('what it uses'));
   const uses = () => ask(`/api/jobs/${encodeURIComponent(node)}/${encodeURIComponent(job)}/usage`, null, abort.signal).then((used) => {
-    plots.replaceChildren(...[jobPlots(used)].flat());
+    plots.replaceChildren(...[jobPlots(used, told?.is_over)].flat());
   }).catch((err) => { if (err.name !== 'AbortError') plots.replaceChildren(failed(err, uses)); });
   // Batches come each minute or seldomer.
   const look = setInterval(() => { if (told && !told.is_over && !document.hidden) uses(); }, 30_000);
@@ -45,10 +45,16 @@ export function jobPage(node, job) {
   let live = null;
   leave(() => live?.end());
   function logPart(last) {
-    if (!told.is_over && site.public === 'full') {
-      if (live) return;
-      live = logOf(node, job);
-      log.replaceChildren(section('h-l', 'Log', 'stdout, and stderr (!)', live.parts));
+    if (!told.is_over && site.logs) {
+      if (!live) {
+        live = logOf(node, job);
+        log.replaceChildren(section('h-l', 'Log', 'stdout, and stderr (!)', live.parts));
+      }
+      live.at(last.attempt);
+    } else if (!told.is_over) {
+      live?.end();
+      live = null;
+      log.replaceChildren(section('h-l', 'Log', null, empty('What a job writes is shown to people who are logged in.')));
     } else {
       live?.end();
       const kept = last.log_cid ? ['Its log was kept as ', mono(String(last.log_cid)), '; ', h('code', null, 'lamda-node logs ' + job), ' shows it.'] : 'No log was kept of it.';
@@ -104,22 +110,29 @@ function listed(statuses) {
     h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
 }
 
-const figure = (key, it) => key.endsWith('At') ? iso(it).replace('T', ' ') : key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
+const UNIT = /_(ms|us|bytes|mj)$|(Ms|Us|Bytes|Mj)$/;
+const SCALED = { ms: span, us: (it) => span(it / 1000), bytes: UNITS.bytes, mj: (it) => n0(it / 1000) + ' J' };
+const figure = (key, it) => key.endsWith('At') ? iso(it).replace('T', ' ') : UNIT.test(key) ? SCALED[key.match(UNIT)[0].replace('_', '').toLowerCase()](it) : Number.isInteger(it) ? n0(it) : String(it);
 /// A document of somebody else, flat: its keys, and what they hold.
 function flat(value, prefix = '', out = []) {
   for (const [key, it] of Object.entries(value)) {
     if (out.length >= 60) break;
-    const name = prefix + word(key);
+    const name = prefix + word(it == null || typeof it === 'number' ? key.replace(UNIT, '') : key).replace(/([a-z])([A-Z])/g, '$1 $2').toLowerCase();
     if (it && typeof it === 'object' && !Array.isArray(it)) flat(it, name + ' ', out);
-    else out.push(kv(name, typeof it === 'number' ? h('span', { ev: `${key} ${it}` }, figure(key, it)) : mono(typeof it === 'string' ? it : JSON.stringify(it))));
+    else out.push(kv(name, it == null ? '–' : typeof it === 'number' ? h('span', { ev: `${key} ${it}` }, figure(key, it)) : mono(typeof it === 'string' ? it : JSON.stringify(it))));
   }
   return out;
 }
 
+/// The figures of a usage record, in the order of the bits of `known`.
+const FIGURES = ['cpuUs', 'memoryPeakBytes', 'ioReadBytes', 'ioWriteBytes', 'netRxBytes', 'netTxBytes', 'gpuMs', 'energyMj'];
+
 function used(last) {
   const record = last.usage?.message || last.usage;
   if (!record || typeof record !== 'object') return empty('The node tells what a job used when it has ended.');
-  return h('dl.kv.w', null, flat(record));
+  // A figure that is not known is signed as 0, and its bit is not set.
+  const isKnown = (k) => !Number.isInteger(record.known) || k < 0 || record.known >> k & 1;
+  return h('dl.kv.w', null, flat(Object.fromEntries(Object.entries(record).map(([key, it]) => [key, isKnown(FIGURES.indexOf(key)) ? it : null]))));
 }
 
 function receipt(last, told) {

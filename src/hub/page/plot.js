@@ -20,6 +20,7 @@ export const UNIT = {
   cores: (x) => one(x) + (x === 1 ? ' core' : ' cores'),
   bytes: (x) => x < 1048576 ? n0(x / 1024) + ' KiB' : x < 1073741824 ? one(x / 1048576) + ' MiB' : gib(x / 1048576),
   percent: (x) => n0(x) + ' %',
+  cards: (x) => one(x),
   watts: (x) => n0(x) + ' W',
 };
 
@@ -58,8 +59,8 @@ const values = (rolled, scale) => Array.isArray(rolled) ? { low: rolled[0] / sca
 const whyOf = (all) => all.find((it) => typeof it === 'string');
 
 /// A job's plots: the job as a whole, then each of its cards.
-export function jobPlots({ points, metrics, card_metrics: cardMetrics, span_s: span, missed, seq }) {
-  if (!points?.length) return empty('No figures have come: the job is not watched, or its first batch is under way.');
+export function jobPlots({ points, metrics, card_metrics: cardMetrics, span_s: span, missed, seq }, isOver) {
+  if (!points?.length) return empty(isOver ? 'No figures came: the job was not watched.' : 'No figures have come: the job is not watched, or its first batch is under way.');
   const range = [points[0].from, points.at(-1).from + points.at(-1).ms];
   const place = (it) => ({ from: it.from, until: it.from + it.ms });
   const of = (row, unit, name, pick, scale) => plot(name, unit, points.map((it) => ({ ...place(it), ...values(pick(it), scale) })), range, whyOf(points.map(pick)));
@@ -76,7 +77,7 @@ export function jobPlots({ points, metrics, card_metrics: cardMetrics, span_s: s
   return rows;
 }
 
-const DAY = [['cpu_milli', 'CPU', 'cores', 1000], ['memory_bytes', 'Memory', 'bytes', 1], ['gpu_busy_percent', 'GPUs busy', 'percent', 1], ['gpu_memory_bytes', 'VRAM', 'bytes', 1], ['gpu_power_mw', 'Power', 'watts', 1000]];
+const DAY = [['cpu_milli', 'CPU', 'cores', 1000], ['memory_bytes', 'Memory', 'bytes', 1], ['gpu_busy_percent', 'GPUs busy', 'cards', 100], ['gpu_memory_bytes', 'VRAM', 'bytes', 1], ['gpu_power_mw', 'Power', 'watts', 1000]];
 
 /// A node's plots of its last day: what its jobs used together.
 export async function dayPlots(node, signal) {
@@ -84,5 +85,5 @@ export async function dayPlots(node, signal) {
   if (!Object.keys(series).length && !Object.keys(unknown).length) return empty('No job that was watched ran here in the last 24 h.');
   const range = [first * slot, Math.max(at, first * slot + 1)];
   const figures = DAY.filter(([key]) => series[key] || unknown[key]).map(([key, name, unit, scale]) => plot(name, unit, (series[key] || []).map((it, k) => ({ from: (first + k) * slot, until: Math.min(at, (first + k + 1) * slot), low: it == null ? null : it / scale, mean: it == null ? null : it / scale, high: it == null ? null : it / scale })), range, unknown[key]));
-  return [h('div.plots', null, figures), h('div.plotaxis', { 'aria-hidden': 'true' }, h('span', null, hms(range[0]).slice(0, 5)), h('span', null, 'now'))];
+  return h('div.plots', null, figures);
 }

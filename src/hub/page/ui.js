@@ -152,7 +152,7 @@ export const evOut = $('#ev');
 export const hints = (...names) => $('#hint').replaceChildren(...names.map((name) => h('kbd', null, name)));
 export const title = (text) => { document.title = text ? straight(text) + ' · ' + site.title : site.title; };
 /// What /api/site says; until it answers, the title of the page itself.
-export const site = { title: document.title, version: '', public: 'full', patience: {} };
+export const site = { title: document.title, version: '', public: 'full', logs: true, chain: null, patience: {} };
 
 /// A table with a head, which scrolls sideways where there is no room.
 export function table(label, heads, rows) {

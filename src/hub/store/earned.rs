@@ -172,7 +172,7 @@ impl Eyes {
         now: Timestamp,
         node: Option<(String, String)>,
     ) -> Result<Days, Error> {
-        self.look(move |db| {
+        self.look_long(move |db| {
             let (name, key) = node.unzip();
             let sql = "SELECT node, day, completed, failed, other, receipts, run_ms, card_ms, busy_ms, busy_unknown
                 FROM earned WHERE day >= ?1 AND (?2 IS NULL OR node = ?2)";

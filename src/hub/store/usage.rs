@@ -126,16 +126,16 @@ impl Eyes {
     pub async fn usage_since(&self, node: String, since: u64) -> Result<Vec<Point>, Error> {
         self.look(move |db| {
             let from = since.saturating_sub(millis(Span::TenMinutes.length()));
-            let sql = format!(
-                "SELECT from_ms, ms, body FROM usage_points
-                 WHERE span_s = 600 AND from_ms >= ?2 AND node = ?1 LIMIT {POINTS_MAX}"
-            );
-            let points = all(db, &sql, params![node, signed(from)], point)?;
+            let points = all(db, OF_NODE, params![node, signed(from), POINTS_MAX], point)?;
             Ok(points.into_iter().flatten().collect())
         })
         .await
     }
 }
+
+/// The rollups of ten minutes of a node since some time.
+const OF_NODE: &str = "SELECT from_ms, ms, body FROM usage_points
+    WHERE node = ?1 AND span_s = 600 AND from_ms >= ?2 LIMIT ?3";
 
 fn used(db: &Connection, node: &str, job: &str) -> Result<Option<Used>, Error> {
     let sql =
@@ -399,6 +399,16 @@ mod tests {
         assert_eq!((&*card.0, card.1[0]), ("GPU-1", Rolled::Range(80, 80, 80)));
         assert_eq!(card.1[2], Rolled::Unknown(Unknown::Denied));
         assert_eq!(store.cursor(USAGE).await.unwrap(), Some(101));
+    }
+
+    #[tokio::test]
+    async fn the_day_of_a_node_is_found_without_a_look_at_the_points_of_others() {
+        let plan = |db: &Connection| -> Result<String, Error> {
+            let sql = format!("EXPLAIN QUERY PLAN {OF_NODE}");
+            Ok(db.query_row(&sql, params!["0xa", 5, 9], |row| row.get(3))?)
+        };
+        let plan = Store::in_memory().unwrap().writer.call(false, plan).await.unwrap();
+        assert!(plan.contains("(node=? AND span_s=? AND from_ms>?)"), "{plan}");
     }
 
     #[tokio::test]

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use super::{Error, Store};
 use crate::clock::Timestamp;
@@ -45,8 +46,8 @@ pub struct Eyes(From);
 
 #[derive(Debug, Clone)]
 enum From {
-    /// A connection of its own, which only reads.
-    File(Arc<Mutex<Connection>>),
+    /// Connections of its own, which only read: one for what takes milliseconds, and one for what may take seconds.
+    File { quick: Arc<Mutex<Connection>>, long: Arc<Mutex<Connection>> },
     /// The writer's thread: of a store in memory there is no other connection.
     Writer(Store),
 }
@@ -155,9 +156,12 @@ impl Eyes {
     /// Opens the database that the hub has created. Blocks.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags)?;
-        db.busy_timeout(BUSY)?;
-        Ok(Self(From::File(Arc::new(Mutex::new(db)))))
+        let open = || {
+            let db = Connection::open_with_flags(path, flags)?;
+            db.busy_timeout(BUSY)?;
+            Ok::<_, Error>(Arc::new(Mutex::new(db)))
+        };
+        Ok(Self(From::File { quick: open()?, long: open()? }))
     }
 
     /// Reads by the store's own thread, for a store in memory.
@@ -213,7 +217,16 @@ impl Eyes {
         .await
     }
 
-    /// Looks at the tables.
+    /// Whether a job of a node is over; `None` if the hub has heard of no such job.
+    pub async fn is_over(&self, node: String, job: String) -> Result<Option<bool>, Error> {
+        self.look(move |db| {
+            let sql = "SELECT is_over FROM jobs WHERE node = ? AND job_id = ?";
+            Ok(db.query_row(sql, params![node, job], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// Looks at the tables, for milliseconds.
     pub(super) async fn look<T, F>(&self, look: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -221,15 +234,34 @@ impl Eyes {
     {
         match &self.0 {
             From::Writer(store) => store.writer.call_aside(look).await,
-            From::File(db) => {
-                let db = Arc::clone(db);
-                let reads = move || look(&db.lock().unwrap_or_else(PoisonError::into_inner));
-                match tokio::task::spawn_blocking(reads).await {
-                    Ok(read) => read,
-                    Err(err) => Err(Error::Sql(crate::sql::Error::Failed(err.into()))),
-                }
-            }
+            From::File { quick, .. } => read(quick, look).await,
         }
+    }
+
+    /// As [`Eyes::look`], where it may take seconds: the other questions don't wait for it.
+    pub(super) async fn look_long<T, F>(&self, look: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        match &self.0 {
+            From::Writer(store) => store.writer.call_aside(look).await,
+            From::File { long, .. } => read(long, look).await,
+        }
+    }
+}
+
+/// Reads on a connection. Who waits for it holds no thread, and who has gone meanwhile holds the connection until the read
+/// has ended.
+async fn read<T, F>(db: &Arc<Mutex<Connection>>, look: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+{
+    let db = Arc::clone(db).lock_owned().await;
+    match tokio::task::spawn_blocking(move || look(&db)).await {
+        Ok(read) => read,
+        Err(err) => Err(Error::Sql(crate::sql::Error::Failed(err.into()))),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lamda_node::chain::Key;
 use lamda_node::clock::{Clock as _, SystemClock, Timestamp};
+use lamda_node::hub::api::pages::OnChain;
 use lamda_node::ids::{Address, Domain, Hash, Signature};
 use lamda_node::job::Receipt;
 use lamda_node::job::receipt::{Facts, Signed};
@@ -167,6 +168,7 @@ async fn a_receipt_is_checked_in_the_browser_against_the_chain_of_the_readers_ch
     let jobs = [("a", 70_000), ("b", 60_000), ("c", 60_000), ("d", 50_000), ("e", 40_000)];
     let receipts = jobs.map(|(job, ago)| made(job, ago));
     let seeded = Seeded::new(20);
+    seeded.project.set(OnChain { chain_id: CHAIN_ID, contract });
     seeded.fleet.update(HOSTILE, Timestamp::from_unix_ms(now), |node| {
         node.address = Some(key.address());
     });

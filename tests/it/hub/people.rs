@@ -39,12 +39,14 @@ fn who_logs_in_sees_everything_and_only_admins_silence() {
     {
         assert_eq!(hub.ask(&format!("GET {path}"), &[], "").status, 401, "{path}");
     }
+    assert_eq!(hub.ask("GET /api/site", &[], "").json()["logs"], false);
     let ann = cookie(&log_in(&hub, "ann", PASSWORD, &[]));
     let bob = cookie(&log_in(&hub, "bob", PASSWORD, &[]));
     for who in [&ann, &bob] {
         let fleet = hub.ask("GET /api/fleet", &[who], "");
         assert_eq!(fleet.json()["rows"][0]["name"], "rack-1", "{fleet:?}");
         assert_eq!(hub.nodes_as(who)[0]["ip"], "203.0.113.7");
+        assert_eq!(hub.ask("GET /api/site", &[who], "").json()["logs"], true);
     }
     let silence = json!({"nodes": "rack-*", "lasts_s": 60, "why": "moving"}).to_string();
     let begin = |heads: &[&str]| hub.ask("POST /api/silences", heads, &silence);

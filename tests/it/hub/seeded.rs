@@ -8,7 +8,7 @@ use std::time::Duration;
 use lamda_node::chain::extension::Reputation;
 use lamda_node::clock::{Clock as _, SystemClock, Timestamp};
 use lamda_node::fleet::clocks::{Patience, Standing};
-use lamda_node::hub::api::pages::{Now, Pages, Show, Site};
+use lamda_node::hub::api::pages::{Now, Pages, Project, Show, Site};
 use lamda_node::hub::api::stream::Live;
 use lamda_node::hub::fleet::{Fleet, Node, Scored};
 use lamda_node::hub::logs::Lines;
@@ -202,7 +202,7 @@ fn jobs(put: &Put<'_>, now: u64) {
         json!({"reason_code": "out_of_memory", "error": "the container went over its <32 GiB>",
             "exit_code": 137, "duration_ms": {"pull": 190_000, "run": 590_000},
             "receipt": {"message": {"job_id": "job-1", "exit_code": 137}, "signature": "0x12"},
-            "usage": {"message": {"wall_ms": 590_000, "cpu_ms": 1_200_000}}}),
+            "usage": {"message": {"cpuUs": 1_200_000_000_u64, "memoryPeakBytes": 5 << 20, "gpuMs": 0, "known": 3}}}),
     );
     for (i, job, statuses, status, is_over) in [
         (610, "job-1", [&begun[..], &[failed]].concat(), "failed", true),
@@ -318,6 +318,7 @@ pub(crate) struct Seeded {
     pub(crate) app: Router,
     pub(crate) fleet: Fleet,
     pub(crate) live: Live,
+    pub(crate) project: Project,
     pub(crate) now: Now,
     /// The database's file.
     pub(crate) path: std::path::PathBuf,
@@ -341,13 +342,15 @@ impl Seeded {
             chain: Duration::from_mins(15),
             clash: Duration::from_secs(90),
         };
-        let site = Site { title: "Fleet of <Ann & Bo>".to_owned(), show: Show::Full, patience };
+        let (title, project) = ("Fleet of <Ann & Bo>".to_owned(), Project::default());
+        let site =
+            Site { title, show: Show::Full, patience, shows_logs: true, project: project.clone() };
         let eyes = Eyes::open(&path).expect("it is there");
         let pages = Pages::new(fleet.clone(), eyes, site, live.clone(), clock.clone());
         let me = json!({"name": "ann", "is_admin": true, "can_log_in": true});
         let me = get(async || Json(me));
         let app = pages.routes().route("/api/me", me).merge(controls(&fleet, &live));
-        Self { app, fleet, live, now: clock, path, _store: store, _dir: dir }
+        Self { app, fleet, live, project, now: clock, path, _store: store, _dir: dir }
     }
 
     /// Lets nodes beat, some hundred a second, until this is dropped.
