@@ -24,6 +24,9 @@ pub const JOBS_MAX: u32 = 2_000;
 /// The most jobs that the hub has sent and still knows.
 pub const TASKS_MAX: u32 = 10_000;
 
+/// How far into the list of jobs one can look.
+pub const OFFSET_MAX: u64 = 10_000;
+
 /// The most jobs that are looked at to see how long their kind takes.
 const SENT_MAX: u32 = 500;
 
@@ -69,6 +72,17 @@ pub struct Sent {
     pub is_over: bool,
 }
 
+/// What the hub knew of a job before it sends it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sends {
+    /// Nothing; it is kept now.
+    New,
+    /// It has sent a job of this id, which was asked for so. That stays.
+    Again(Value),
+    /// Somebody else has sent a job of this id.
+    Another,
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -96,14 +110,23 @@ pub struct Task {
 }
 
 impl Store {
-    /// Keeps what was told.
-    pub async fn keep_told(&self, heard: Vec<Heard>) -> Result<(), Error> {
+    /// Keeps what was told, and returns that. `knows_jobs`: whether the hub hears what becomes of jobs; then what a node of
+    /// ours is said to have told of a job counts only while the node has that job.
+    pub async fn keep_told(
+        &self,
+        heard: Vec<Heard>,
+        knows_jobs: bool,
+    ) -> Result<Vec<Heard>, Error> {
         self.writer
             .change("hub.told", false, move |db| {
+                let mut kept = Vec::with_capacity(heard.len());
                 for one in &heard {
-                    keep(db, one)?;
+                    if !knows_jobs || is_running(db, one)? {
+                        keep(db, one)?;
+                        kept.push(one.clone());
+                    }
                 }
-                Ok(())
+                Ok(kept)
             })
             .await
     }
@@ -113,17 +136,30 @@ impl Store {
         self.writer.change("hub.task", true, move |db| unsend(db, &id)).await
     }
 
-    /// Keeps a job that the hub sends.
-    pub async fn keep_task(&self, id: String, asked: Value, now: Timestamp) -> Result<(), Error> {
+    /// Keeps a job that the hub sends, unless it knows one of this id.
+    pub async fn keep_task(
+        &self,
+        id: String,
+        asked: Value,
+        now: Timestamp,
+    ) -> Result<Sends, Error> {
         self.writer
             .change("hub.task", true, move |db| {
+                let before = "SELECT body FROM tasks WHERE id = ?1";
+                let before = db.query_row(before, [&id], |row| row.get::<_, String>(0));
+                if let Some(body) = before.optional()? {
+                    return Ok(Sends::Again(json(&body)));
+                }
+                if db.prepare_cached("SELECT 1 FROM jobs WHERE job_id = ?1")?.exists([&id])? {
+                    return Ok(Sends::Another);
+                }
                 let put = "INSERT INTO tasks (id, made_ms, body) VALUES (?1, ?2, ?3)
-                           ON CONFLICT (id) DO UPDATE SET body = ?3";
+                           ON CONFLICT (id) DO NOTHING";
                 db.execute(put, params![id, at_ms(now), asked.to_string()])?;
                 let old = "DELETE FROM tasks WHERE id IN
                            (SELECT id FROM tasks ORDER BY made_ms DESC LIMIT -1 OFFSET ?1)";
                 db.execute(old, [TASKS_MAX])?;
-                Ok(())
+                Ok(Sends::New)
             })
             .await
     }
@@ -133,6 +169,13 @@ impl Store {
 fn unsend(db: &Connection, id: &str) -> Result<(), Error> {
     db.execute("DELETE FROM tasks WHERE id = ?1", [id])?;
     Ok(())
+}
+
+/// Whether the node has the job that it tells of, as far as that can be known: only nodes of ours tell statuses.
+fn is_running(db: &Connection, heard: &Heard) -> Result<bool, SqliteError> {
+    let Some((node, job)) = heard.of_ours() else { return Ok(true) };
+    let sql = "SELECT 1 FROM jobs WHERE node = ?1 AND job_id = ?2 AND NOT is_over";
+    db.prepare_cached(sql)?.exists([node, job])
 }
 
 fn keep(db: &Connection, heard: &Heard) -> Result<(), SqliteError> {
@@ -260,9 +303,16 @@ impl Eyes {
             let count = "SELECT (SELECT COUNT(*) FROM jobs) + (SELECT COUNT(*) FROM tasks
                 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id))";
             let total = db.query_row(count, [], |row| ms(row, 0))?;
-            let sql = format!("{TASKS} ORDER BY 4 DESC, 1 LIMIT ?1 OFFSET ?2");
-            let with = params![signed(span.limit), signed(span.offset)];
-            Ok((all(db, &sql, with, task)?, total))
+            let mut tasks = Vec::new();
+            for (_, id, node) in places(db, span)? {
+                tasks.extend(match node {
+                    Some(node) => {
+                        db.prepare_cached(OF_NODE)?.query_row([node, id], task).optional()?
+                    }
+                    None => db.prepare_cached(SENT)?.query_row([id], task).optional()?,
+                });
+            }
+            Ok((tasks, total))
         })
         .await
     }
@@ -287,11 +337,36 @@ impl Eyes {
             if known.is_some() {
                 return Ok(known);
             }
-            let sql = "SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks WHERE id = ?1";
-            Ok(db.query_row(sql, [&id], task).optional()?)
+            Ok(db.query_row(SENT, [&id], task).optional()?)
         })
         .await
     }
+}
+
+/// When a job was heard of last, its id, and the node that told of it.
+type Place = (u64, String, Option<String>);
+
+/// Which jobs are in this part of the list. Reads no more rows of an index than lie before its end, and no body.
+fn places(db: &Connection, span: Span) -> Result<Vec<Place>, SqliteError> {
+    let end = signed(span.offset.min(OFFSET_MAX).saturating_add(span.limit));
+    let mut places = Vec::new();
+    for sql in [
+        "SELECT last_ms, job_id, node FROM jobs
+            ORDER BY last_ms DESC, node DESC, job_id DESC LIMIT ?1",
+        "SELECT made_ms, id, NULL FROM tasks
+            WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id)
+            ORDER BY made_ms DESC, id DESC LIMIT ?1",
+    ] {
+        let mut rows = db.prepare_cached(sql)?;
+        let rows = rows.query_map([end], |row| Ok((ms(row, 0)?, row.get(1)?, row.get(2)?)))?;
+        for row in rows {
+            places.push(row?);
+        }
+    }
+    places.sort_by(|one: &Place, other| other.0.cmp(&one.0));
+    let skip = usize::try_from(span.offset).unwrap_or(usize::MAX);
+    let take = usize::try_from(span.limit).unwrap_or(usize::MAX);
+    Ok(places.into_iter().skip(skip).take(take).collect())
 }
 
 fn sent(row: &Row<'_>) -> Result<Sent, SqliteError> {
@@ -311,10 +386,10 @@ fn sent(row: &Row<'_>) -> Result<Sent, SqliteError> {
     })
 }
 
-const TASKS: &str = "SELECT job_id, node, first_ms, last_ms, statuses,
-        (SELECT body FROM tasks WHERE id = job_id) FROM jobs
-    UNION ALL SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks
-        WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id)";
+/// A job that a node told of, and one that the hub has sent.
+const OF_NODE: &str = "SELECT job_id, node, first_ms, last_ms, statuses,
+    (SELECT body FROM tasks WHERE id = job_id) FROM jobs WHERE node = ?1 AND job_id = ?2";
+const SENT: &str = "SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks WHERE id = ?1";
 
 fn task(row: &Row<'_>) -> Result<Task, SqliteError> {
     let asked: Option<String> = row.get(5)?;
@@ -347,8 +422,8 @@ mod tests {
         let store = Store::in_memory().unwrap();
         let eyes = Eyes::of(store.clone());
         let told = (0..250).map(|at| heard(Kind::Job, "n", Some("j"), at));
-        store.keep_told(told.collect()).await.unwrap();
-        store.keep_told(vec![heard(Kind::Node, "n", None, 7)]).await.unwrap();
+        store.keep_told(told.collect(), true).await.unwrap();
+        store.keep_told(vec![heard(Kind::Node, "n", None, 7)], true).await.unwrap();
         let span = Span { offset: 98, limit: 10 };
         let (rows, total) = eyes.told(Teller::Job, "j".to_owned(), span).await.unwrap();
         assert_eq!((total, rows), (100, vec![json!({"at": 151}), json!({"at": 150})]));
@@ -357,13 +432,77 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_node_of_ours_tells_of_a_job_counts_while_it_has_that_job() {
+        let store = Store::in_memory().unwrap();
+        let node = "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed";
+        let fill = move |db: &Connection| -> Result<(), Error> {
+            let sql = "INSERT INTO jobs VALUES (?1, 'runs', 1, 2, 'x', 0, '[]'),
+                (?1, 'over', 1, 2, 'x', 1, '[]'), ('0xb', 'others', 1, 2, 'x', 0, '[]')";
+            db.execute(sql, [node])?;
+            Ok(())
+        };
+        store.writer.call(true, fill).await.unwrap();
+        let told =
+            ["runs", "over", "others", "none"].map(|job| heard(Kind::Job, node, Some(job), 5));
+        let foreign = heard(Kind::Job, "550e8400-e29b", Some("t"), 5);
+        let told = [told.to_vec(), vec![foreign]].concat();
+        let jobs = |kept: Vec<Heard>| kept.into_iter().filter_map(|it| it.job).collect::<Vec<_>>();
+        let kept = store.keep_told(told.clone(), true).await.unwrap();
+        assert_eq!(jobs(kept), ["runs", "t"]);
+        assert_eq!(store.keep_told(told, false).await.unwrap().len(), 5, "nobody knows of jobs");
+    }
+
+    #[tokio::test]
+    async fn the_list_of_jobs_is_one_list_whoever_told_of_them() {
+        let store = Store::in_memory().unwrap();
+        let eyes = Eyes::of(store.clone());
+        let fill = |db: &Connection| -> Result<(), Error> {
+            for at in (0..10).filter(|at| at % 3 != 0) {
+                let row = params![format!("j{at}"), at];
+                db.execute("INSERT INTO jobs VALUES ('0xa', ?1, 0, ?2, 'x', 0, '[]')", row)?;
+            }
+            Ok(())
+        };
+        store.writer.call(true, fill).await.unwrap();
+        for at in (0..10).filter(|at| at % 3 == 0) {
+            let now = Timestamp::from_unix_ms(at);
+            store.keep_task(format!("j{at}"), json!({}), now).await.unwrap();
+        }
+        let mut ids = Vec::new();
+        for offset in [0, 4, 8] {
+            let (tasks, total) = eyes.tasks(Span { offset, limit: 4 }).await.unwrap();
+            assert_eq!(total, 10);
+            ids.extend(tasks.into_iter().map(|it| it.id));
+        }
+        assert_eq!(ids, (0..10).rev().map(|at| format!("j{at}")).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_is_sent_again_changes_nothing_and_anothers_is_not_taken_over() {
+        let store = Store::in_memory().unwrap();
+        let sends = async |id: &str, number: u64| {
+            let now = Timestamp::from_unix_ms(number);
+            store.keep_task(id.to_owned(), json!(number), now).await.unwrap()
+        };
+        assert_eq!(sends("a", 1).await, Sends::New);
+        assert_eq!(sends("a", 2).await, Sends::Again(json!(1)));
+        assert_eq!(sends("a", 3).await, Sends::Again(json!(1)));
+        let fill = |db: &Connection| -> Result<(), Error> {
+            Ok(db.execute_batch("INSERT INTO jobs VALUES ('0xa', 'b', 6, 7, 'x', 0, '[]')")?)
+        };
+        store.writer.call(true, fill).await.unwrap();
+        assert_eq!(sends("b", 4).await, Sends::Another);
+        assert_eq!(Eyes::of(store).task("b".to_owned()).await.unwrap().unwrap().asked, None);
+    }
+
+    #[tokio::test]
     async fn whoever_invents_nodes_and_jobs_pushes_out_the_oldest_and_no_more_are_kept() {
         let store = Store::in_memory().unwrap();
         let eyes = Eyes::of(store.clone());
-        store.keep_told(vec![heard(Kind::Alive, "first", None, 1)]).await.unwrap();
+        store.keep_told(vec![heard(Kind::Alive, "first", None, 1)], true).await.unwrap();
         let all = (0..u64::from(NODES_MAX))
             .map(|it| heard(Kind::Alive, &format!("n{it}"), None, SLOT_MS + it));
-        store.keep_told(all.collect()).await.unwrap();
+        store.keep_told(all.collect(), true).await.unwrap();
         let tellers = eyes.tellers().await.unwrap();
         assert_eq!(tellers.len(), NODES_MAX as usize);
         assert!(!tellers.iter().any(|(id, _)| id == "first"));
@@ -381,7 +520,7 @@ mod tests {
         store.writer.call(true, fill).await.unwrap();
         let told = [2 * SLOT_MS + 5, 2 * SLOT_MS + 9, 4 * SLOT_MS];
         let told = told.map(|at| heard(Kind::Alive, "0xa", None, at));
-        store.keep_told(told.to_vec()).await.unwrap();
+        store.keep_told(told.to_vec(), true).await.unwrap();
         let span = Span { offset: 1, limit: 10 };
         let (at, total) = eyes.alive_at("name".to_owned(), "0xa".to_owned(), span).await.unwrap();
         assert_eq!((total, at), (3, vec![2 * SLOT_MS, 4 * SLOT_MS]));
