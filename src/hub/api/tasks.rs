@@ -13,7 +13,7 @@ use crate::bus::Target;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
 use crate::hub::fleet::Node;
-use crate::hub::store::proplets::{OFFSET_MAX, Sends, Task};
+use crate::hub::store::tasks::{OFFSET_MAX, Sends, Task};
 use crate::ids::{Address, JobId};
 use crate::job::spec::{self, Parsed};
 use crate::job::status::Stage;
@@ -108,15 +108,15 @@ async fn create(
     let bus = bus.ok_or_else(|| away("the hub is not connected to NATS".to_owned()))?;
     // Known before it is sent: a job that is in the queue is never unknown here.
     let now = shared.clock.now();
-    let sends = shared.store.keep_task(id.to_string(), Value::Object(shown.clone()), now).await?;
+    let asked = Value::Object(shown.clone());
+    let sends = shared.store.keep_task(id.to_string(), asked, now).await?;
     let is_new = sends == Sends::New;
     if !is_new {
-        let is_chosen = node.is_none() && pool.is_none();
-        let before = same(&sends, &shown, is_chosen).ok_or_else(|| {
-            Foreign::Said(StatusCode::CONFLICT, format!("another job has the id {id}"))
-        })?;
+        let what = format!("another job has the id {id}: GET /tasks/{id}");
+        let refused = Foreign::Said(StatusCode::CONFLICT, what);
         // Where the hub has chosen the node, it doesn't choose another one.
-        target = before;
+        let is_chosen = node.is_none() && pool.is_none();
+        target = same(&sends, &shown, is_chosen).ok_or(refused)?;
         shown.insert("target".to_owned(), target.to_string().into());
     }
     let msg_id = format!("{id}:{spec_hash}");
@@ -128,17 +128,22 @@ async fn create(
         return Err(away(format!("NATS did not take the job: {}", causes(&err))));
     }
     tracing::info!(job = %id, "a job was sent to {target}");
+    Ok(created(id, shown, now))
+}
+
+/// The answer that a job is in the queue.
+fn created(id: JobId, asked: Map<String, Value>, now: Timestamp) -> Response {
     let ms = now.unix_ms();
+    let place = [(header::LOCATION, format!("/tasks/{id}"))];
     let task = Task {
         id: id.to_string(),
         node: None,
         first: ms,
         last: ms,
         statuses: json!([]),
-        asked: Some(Value::Object(shown)),
+        asked: Some(Value::Object(asked)),
     };
-    let place = [(header::LOCATION, format!("/tasks/{id}"))];
-    Ok((StatusCode::CREATED, place, Json(self::shown(&task))).into_response())
+    (StatusCode::CREATED, place, Json(shown(&task))).into_response()
 }
 
 /// Whom a job was sent to before, if that was the same job; `is_chosen`: whoever asks leaves it to the hub who runs it.

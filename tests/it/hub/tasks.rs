@@ -128,6 +128,18 @@ fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends
     // Whose nodes may be back soon.
     let at = || with("pool", json!("gpu")).0;
     eventually("it is in the queue", PATIENCE, || (at() == 201).then_some(()));
+    // The same one again, and another one in its name.
+    let send = |command: &str| {
+        let task = json!({"name": "n", "image_url": "busybox:test", "pool": "gpu", "id": "mine",
+            "cli_args": [command]});
+        post(&hub, &task)
+    };
+    for (command, status) in [("one", 201), ("one", 201), ("two", 409), ("one", 201)] {
+        let (got, said) = send(command);
+        assert_eq!(got, status, "{command}: {said}");
+    }
+    assert_eq!(get(&hub, "/tasks/mine")["cli_args"], json!(["one"]));
+    assert_eq!(curl(&hub, "/tasks?offset=10001", &[]).0, 400);
     for token in [None, Some(SECRET)] {
         let head = token.map(bearer).unwrap_or_else(|| "x-nothing: 1".to_owned());
         let answer = hub.ask("POST /tasks", &[&head], &task.to_string());
