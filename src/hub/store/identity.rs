@@ -151,7 +151,11 @@ fn enroll(
     let find = db.query_row(find, params![code, ms(now)], |row| row.get(0)).optional()?;
     let Some(meant) = find else { return Ok(Enrolled::NoSuch) };
     let meant: Option<String> = meant;
-    if meant.as_ref().is_some_and(|meant| meant != node) {
+    // An address has several spellings.
+    let is_address = || node.to_ascii_lowercase().parse::<Address>().is_ok();
+    let is_meant =
+        |meant: &String| meant == node || (meant.eq_ignore_ascii_case(node) && is_address());
+    if !meant.as_ref().is_none_or(is_meant) {
         return Ok(Enrolled::OfAnother);
     }
     let proofs =
@@ -230,6 +234,7 @@ mod tests {
 
     const T0: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
     const CODE: Hash = [1; 32];
+    const ADDRESS: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
     /// A store in a file, and the file.
     fn store(dir: &tempfile::TempDir) -> (Store, std::path::PathBuf) {
@@ -280,6 +285,12 @@ mod tests {
         assert_eq!(enroll(&store, "d", 8, T0).await, Enrolled::OfAnother);
         assert_eq!(enroll(&store, "a", 8, T0).await, Enrolled::Done, "its owner said so");
         assert_eq!(store.secrets(|_| ()).await.unwrap()["a"], [8; 32]);
+        for (meant, node, is_it) in
+            [("ABC", "abc", false), (ADDRESS, &ADDRESS.to_lowercase(), true)]
+        {
+            beside::put_code(&path, &CODE, Some(meant), T0).unwrap();
+            assert_eq!(enroll(&store, node, 9, T0).await == Enrolled::Done, is_it, "{node}");
+        }
     }
 
     #[tokio::test]
