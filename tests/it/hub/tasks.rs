@@ -39,7 +39,10 @@ async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_resta
     let address = World::agent_address().to_string();
     eventually("the node is alive", PATIENCE, || {
         let page = get(&hub, "/proplets?status=active");
-        (page["total"] == 1 && page["proplets"][0]["id"] == address.as_str()).then_some(())
+        let node = &page["proplets"][0];
+        // Its events make it known before it tells what room it has.
+        let has_room = node["metadata"]["free_slots"].is_u64();
+        (page["total"] == 1 && node["id"] == address.as_str() && has_room).then_some(())
     });
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done; echo done > /output/output";
     let (status, task) = post(
