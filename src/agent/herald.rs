@@ -113,13 +113,17 @@ impl<C: Clock> Herald<C> {
             () = self.clock.sleep(EVERY) => {}
         }
         let mut ear = Ear::new(self.clock.monotonic());
-        let mut signed_ms = 0;
+        // The latest time of a beat that the hub may have taken.
+        let mut taken_ms = 0;
         loop {
             let fit = self.board.unfit().is_none();
             if self.sole.is_sole() || !self.link.is_up() {
-                signed_ms = next_time(signed_ms, self.clock.now());
-                let told = self.tell(signed_ms).await;
-                self.heard(&mut ear, told);
+                let at_ms = next_time(taken_ms, self.clock.now());
+                let told = self.tell(at_ms).await;
+                if !matches!(told, Err(Missed::Refused(_))) {
+                    taken_ms = at_ms;
+                }
+                self.heard(&mut ear, told.map_err(Missed::why));
             }
             self.clock.sleep(PAUSE).await;
             let wait = EVERY.mul_f64(1.0 - JITTER * fastrand::f64()).saturating_sub(PAUSE);
@@ -131,7 +135,7 @@ impl<C: Clock> Herald<C> {
     }
 
     /// Tells the hub, once.
-    async fn tell(&self, at_ms: u64) -> Result<(), BoxError> {
+    async fn tell(&self, at_ms: u64) -> Result<(), Missed> {
         let node = self.key.address();
         let (down, meta) = self.says();
         let body = json!({
@@ -142,14 +146,17 @@ impl<C: Clock> Herald<C> {
         let digest = signed::digest(node, self.instance, at_ms, body.as_bytes());
         let signature = Signature(self.key.sign_digest(&digest.0));
         let seal = Seal { node, instance: self.instance, at_ms, signature };
-        let url = self.url.join("api/heartbeat")?;
+        let url = self.url.join("api/heartbeat").map_err(|err| Missed::Unknown(err.into()))?;
         let post = self.client.post(url).header(HEADER, seal.to_string());
         let post = post.header(http::header::CONTENT_TYPE, "application/json").body(body);
-        let answer = http::within(DEADLINE, post.send()).await?;
-        if answer.status().is_success() {
+        let answer = http::within(DEADLINE, post.send()).await.map_err(Missed::Unknown)?;
+        let status = answer.status();
+        if status.is_success() {
             return Ok(());
         }
-        Err(format!("it answers {}", http::explanation(answer, DEADLINE).await).into())
+        let why = format!("it answers {}", http::explanation(answer, DEADLINE).await).into();
+        // What the hub's disk did not take, the hub may remember.
+        Err(if status.is_client_error() { Missed::Refused(why) } else { Missed::Unknown(why) })
     }
 
     /// Whether the node is down, and what it has and does.
@@ -202,11 +209,30 @@ impl<C: Clock> Herald<C> {
     }
 }
 
-/// The time of the next beat: later than the last one's, also where the clock was set back a little.
+/// Why a beat was not taken.
+#[derive(Debug)]
+enum Missed {
+    /// The hub has refused it, so that its time is still free.
+    Refused(BoxError),
+    /// Whether the hub has it is not known.
+    Unknown(BoxError),
+}
+
+impl Missed {
+    fn why(self) -> BoxError {
+        match self {
+            Self::Refused(why) | Self::Unknown(why) => why,
+        }
+    }
+}
+
+/// The time of the next beat: later than that of the last one which the hub may have taken, also where the clock was set
+/// back meanwhile. What the hub took was signed at most [`SKEW_MAX`] ahead of it, and this clock is at most as far
+/// behind it if anything is taken now.
 fn next_time(last_ms: u64, now: Timestamp) -> u64 {
     let now_ms = now.unix_ms();
     let ahead = last_ms.saturating_add(1).saturating_sub(now_ms);
-    if u128::from(ahead) < SKEW_MAX.as_millis() {
+    if u128::from(ahead) <= 2 * SKEW_MAX.as_millis() {
         now_ms.max(last_ms.saturating_add(1))
     } else {
         now_ms
@@ -309,6 +335,11 @@ mod tests {
         assert_eq!(next_time(0, at(5_000_000)), 5_000_000);
         assert_eq!(next_time(5_000_000, at(5_000_000)), 5_000_001);
         assert_eq!(next_time(5_000_000, at(4_900_000)), 5_000_001);
+        assert_eq!(
+            next_time(5_000_000, at(4_400_001)),
+            5_000_001,
+            "from ahead of the hub to behind it"
+        );
         assert_eq!(next_time(5_000_000, at(4_000_000)), 4_000_000, "what it signed was stale");
     }
 }

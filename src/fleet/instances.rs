@@ -5,7 +5,7 @@
 //! heard before is heard again after another one.
 //!
 //! Must hold: at most [`RUNS_MAX`] are remembered, and none is forgotten while a beat that it signed could be taken a
-//! second time.
+//! second time. What nobody signed keeps no signed beat out.
 
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::ids::Hash;
 
 /// Most runs of one key that are kept apart: a program that ends and starts again each 40 s makes no more.
 pub const RUNS_MAX: usize = 16;
+
+/// Most of them that have signed nothing: anybody who may write to NATS can invent those.
+pub const UNSIGNED_MAX: usize = 4;
 
 /// How long a silent run is remembered: what it signed ahead of the hub's clock is stale only then.
 pub const KEPT: Duration = Duration::from_secs(2 * SKEW_MAX.as_secs() + 1);
@@ -71,9 +74,7 @@ impl Instances {
         self.0.retain(|run| now.since(run.heard) <= KEPT);
         let known = self.0.iter().position(|run| run.instance == instance);
         let Some(known) = known.and_then(|at| self.0.get_mut(at)) else {
-            if self.0.len() >= RUNS_MAX {
-                return Err(Refused::Crowd);
-            }
+            self.make_room(signed_ms.is_some())?;
             let (signed_ms, place) = (signed_ms.unwrap_or_default(), place.to_owned());
             self.0.push(Run { instance, signed_ms, heard: now, place });
             return Ok(None);
@@ -92,6 +93,20 @@ impl Instances {
         let between = others.filter(|run| run.heard >= before && now.since(run.heard) <= patience);
         let other = between.max_by_key(|run| run.heard).filter(|_| now.since(before) <= patience);
         Ok(other.map(|other| Clash { at: now, who: who(&me, other) }))
+    }
+}
+
+impl Instances {
+    /// Makes a place for one more run: in that of one that has signed nothing, so that no beat can be repeated by it.
+    fn make_room(&mut self, is_signed: bool) -> Result<(), Refused> {
+        let unsigned = self.0.iter().enumerate().filter(|(_, run)| run.signed_ms == 0);
+        let count = unsigned.clone().count();
+        if self.0.len() < RUNS_MAX && (is_signed || count < UNSIGNED_MAX) {
+            return Ok(());
+        }
+        let oldest = unsigned.min_by_key(|(_, run)| run.heard).map(|(at, _)| at);
+        self.0.remove(oldest.ok_or(Refused::Crowd)?);
+        Ok(())
     }
 }
 
@@ -171,6 +186,33 @@ mod tests {
         assert!(hears(A, 1_001, 3).unwrap().is_some());
         // As long as the beat itself is fresh, which may have been signed ahead of the hub's clock.
         assert_eq!(hears(A, 1_001, 3 + 600), Err(Refused::Replayed));
+    }
+
+    #[test]
+    fn however_many_runs_nobody_signed_for_a_signed_beat_is_taken_and_no_other_one_twice() {
+        let mut runs = Instances::default();
+        let mut hears = |run: u8, signed, second| {
+            runs.hears((Hash([run; 32]), signed), "p", PATIENCE, at(second))
+        };
+        for run in 0..100 {
+            assert_eq!(hears(run, None, u64::from(run)), Ok(None));
+        }
+        for run in 100..116 {
+            assert_eq!(hears(run, Some(1), 100), Ok(None), "{run}");
+        }
+        assert_eq!(hears(116, Some(1), 101), Err(Refused::Crowd));
+        assert_eq!(hears(117, None, 101), Err(Refused::Crowd));
+        assert_eq!(hears(100, Some(1), 102), Err(Refused::Replayed));
+    }
+
+    #[test]
+    fn two_on_nats_are_told_of_however_often_they_started_before() {
+        let mut runs = Instances::default();
+        for run in 0..20 {
+            runs.hears((Hash([run; 32]), None), ON_NATS, PATIENCE, at(u64::from(run))).unwrap();
+        }
+        let clash = runs.hears((Hash([18; 32]), None), ON_NATS, PATIENCE, at(21)).unwrap();
+        assert!(clash.is_some());
     }
 
     #[test]

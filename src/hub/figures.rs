@@ -24,11 +24,13 @@ pub const FRESH: Duration = Duration::from_mins(10);
 
 /// The figures of all jobs. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Figures(Arc<Mutex<BTreeMap<String, Job>>>);
+pub struct Figures(Arc<Mutex<BTreeMap<Key, Job>>>);
+
+/// A node, and a job that it told of: what another one tells of a job of the same id changes nothing.
+type Key = (String, String);
 
 #[derive(Debug, Clone)]
 struct Job {
-    node: String,
     heard: Timestamp,
     memory: VecDeque<Memory>,
 }
@@ -50,19 +52,14 @@ impl Figures {
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for one in heard.iter().filter(|it| it.kind == Kind::Job) {
             let (Some(id), Some(bytes)) = (&one.job, one.memory_bytes()) else { continue };
-            if !jobs.contains_key(id) && jobs.len() >= JOBS_MAX {
-                let oldest = jobs.iter().min_by_key(|(_, job)| job.heard).map(|(id, _)| id.clone());
-                oldest.and_then(|id| jobs.remove(&id));
+            let key = (one.node.clone(), id.clone());
+            if !jobs.contains_key(&key) && jobs.len() >= JOBS_MAX {
+                let oldest =
+                    jobs.iter().min_by_key(|(_, job)| job.heard).map(|(key, _)| key.clone());
+                oldest.and_then(|key| jobs.remove(&key));
             }
-            let job = jobs.entry(id.clone()).or_insert_with(|| Job {
-                node: one.node.clone(),
-                heard: one.at,
-                memory: VecDeque::new(),
-            });
-            if job.node != one.node {
-                // It runs elsewhere now: what it had there says nothing of what it has here.
-                (job.node, job.memory) = (one.node.clone(), VecDeque::new());
-            }
+            let new = || Job { heard: one.at, memory: VecDeque::new() };
+            let job = jobs.entry(key).or_insert_with(new);
             job.heard = job.heard.max(one.at);
             let is_due = job.memory.back().is_none_or(|last| one.at >= last.at.plus(APART));
             if is_due {
@@ -78,9 +75,9 @@ impl Figures {
     pub fn lately(&self, now: Timestamp) -> Vec<Samples> {
         let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = jobs.iter().filter(|(_, job)| now.since(job.heard) <= FRESH);
-        let samples = fresh.map(|(id, job)| Samples {
-            job: id.clone(),
-            node: job.node.clone(),
+        let samples = fresh.map(|((node, job_id), job)| Samples {
+            job: job_id.clone(),
+            node: node.clone(),
             memory: job.memory.iter().copied().collect(),
         });
         samples.collect()
@@ -104,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_has_one_sample_each_half_minute_and_begins_anew_on_another_node() {
+    fn a_job_has_one_sample_each_half_minute_and_on_another_node_it_has_others() {
         let figures = Figures::default();
         let all: Vec<_> = (0..1_000).map(|it| told("j", "a", it * 10, it)).collect();
         figures.note(&all);
@@ -114,7 +111,9 @@ mod tests {
         assert_eq!(samples[0].memory.last().unwrap().bytes, 999);
         figures.note(&[told("j", "b", 10_000, 5)]);
         let samples = figures.lately(Timestamp::from_unix_ms(10_000_000));
-        assert_eq!((samples[0].node.as_str(), samples[0].memory.len()), ("b", 1));
+        let lengths: Vec<_> =
+            samples.iter().map(|it| (it.node.as_str(), it.memory.len())).collect();
+        assert_eq!(lengths, [("a", SAMPLES_MAX), ("b", 1)], "another node takes nothing away");
         assert!(figures.lately(Timestamp::from_unix_ms(10_601_000)).is_empty());
     }
 

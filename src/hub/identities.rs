@@ -76,8 +76,8 @@ impl Identities {
             inner.keys.insert(key, new.to_owned());
             inner.names.insert(new.to_owned(), key);
         } else {
+            // Its runs stay: what it signed may be fresh still when its owner enrolls it again.
             inner.keys.remove(&key);
-            inner.runs.remove(&key);
         }
     }
 
@@ -116,7 +116,11 @@ mod tests {
         assert_eq!((ids.name_of(one), ids.name_of(two).as_deref()), (None, Some("b")));
         ids.move_node("b", Some("c"));
         assert!(!ids.is_bound("b") && ids.name_of(two).as_deref() == Some("c"));
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
+        let said = (Hash([7; 32]), Some(now.unix_ms()));
+        assert_eq!(ids.hears(two, said, "p", now), Ok(None));
         ids.move_node("c", None);
         assert!(!ids.is_bound("c") && ids.name_of(two).is_none());
+        assert_eq!(ids.hears(two, said, "p", now), Err(Refused::Replayed), "deleted, and back");
     }
 }

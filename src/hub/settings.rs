@@ -42,8 +42,8 @@ pub struct Settings {
     /// Whether that holds for this machine alone, since nobody has said it: who asks for another host's page, by a proxy
     /// or by a name that leads here, sees nothing.
     pub is_only_here: bool,
-    /// `HUB_KEYS`: whether beats are also taken for the signature of a key that nobody enrolled, and that the contract
-    /// calls an active node's.
+    /// `HUB_KEYS`: whether beats are also taken for the signature of a key that nobody enrolled, if the hub knows its node
+    /// and the contract calls that one active.
     pub takes_chains_keys: bool,
     /// `HUB_RULES`: what somebody wants to be woken for.
     pub rules: Vec<Rule>,

@@ -1,8 +1,8 @@
 //! What nodes tell of themselves and of their jobs in the messages of the third original system: ours, and those of
 //! its own proplets.
 //!
-//! Pure. Must hold: what is read is bounded and has an id that can be looked up; a time lies not in the future; a value
-//! is taken as it was told, and what is not known is absent.
+//! Pure. Must hold: what is read is bounded and has an id that can be looked up; when it was heard is the hub's word, and
+//! a time that it tells lies not in the future; a value is taken as it was told, and what is not known is absent.
 
 use serde_json::{Map, Value};
 
@@ -12,10 +12,14 @@ use crate::ids::Address;
 /// The longest message that is read, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest message that is kept, in bytes; one of a node of ours about its job has its cards with it.
+pub const KEPT_BYTES_MAX: usize = 4 * 1024;
+const KEPT_WITH_CARDS_BYTES_MAX: usize = 8 * 1024;
+
 /// The longest id, in bytes.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// The keys that are kept of a job's message; the last two are ours.
+/// The keys that are kept of a job's message, of a long one without its last ones; the last two are ours.
 const OF_JOBS: [&str; 4] = ["metrics", "aggregated", "unknown", "gpus"];
 
 /// The keys that are kept of a node's message.
@@ -53,7 +57,7 @@ pub struct Heard {
     pub node: String,
     /// The job that it is about.
     pub job: Option<String>,
-    /// When it was so.
+    /// When it was heard. The message tells another time, and anybody may have sent it.
     pub at: Timestamp,
     /// The message as the third original system's API tells it.
     pub body: Value,
@@ -63,7 +67,9 @@ pub struct Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// It has more bytes than any.
-    #[error("it has more than {MESSAGE_BYTES_MAX} bytes")]
+    #[error(
+        "it has more than {MESSAGE_BYTES_MAX} bytes, or more than {KEPT_BYTES_MAX} that would be kept"
+    )]
     TooLong,
     /// It is not the JSON of such a message.
     #[error("it is no JSON object with an id and what it tells")]
@@ -86,7 +92,7 @@ impl Heard {
             }
             Kind::Alive | Kind::Node => None,
         };
-        let at = time(&map).unwrap_or(now).min(now);
+        let told_at = time(&map).unwrap_or(now).min(now);
         let keys: &[&str] = match kind {
             Kind::Alive => &[],
             Kind::Node => &OF_NODES,
@@ -100,16 +106,41 @@ impl Heard {
             told.insert("task_id".to_owned(), job.as_str().into());
         }
         told.insert("proplet_id".to_owned(), said.into());
+        told.insert("timestamp".to_owned(), told_at.to_string().into());
         for key in keys {
             told.extend(map.get(*key).map(|value| ((*key).to_owned(), value.clone())));
         }
-        told.insert("timestamp".to_owned(), at.to_string().into());
-        Ok(Self { kind, node, job, at, body: told.into() })
+        let is_ours = kind == Kind::Job && node.parse::<Address>().is_ok();
+        let most = if is_ours { KEPT_WITH_CARDS_BYTES_MAX } else { KEPT_BYTES_MAX };
+        let body = within(told, keys, most)?;
+        Ok(Self { kind, node, job, at: now, body })
+    }
+
+    /// The node and the job, where the node is one of ours: it tells statuses of the job as well.
+    pub fn of_ours(&self) -> Option<(&str, &str)> {
+        self.node.parse::<Address>().ok()?;
+        Some((&self.node, self.job.as_deref()?))
     }
 
     /// What the job has of main memory, in bytes.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.body.get("metrics")?.get("memory_bytes")?.as_u64()
+    }
+}
+
+/// What is kept of a message: of a long one without its last keys, but never without its first.
+fn within(mut told: Map<String, Value>, keys: &[&str], most: usize) -> Result<Value, Invalid> {
+    let mut more = keys.iter().skip(1).rev();
+    loop {
+        let body = Value::Object(told);
+        if body.to_string().len() <= most {
+            return Ok(body);
+        }
+        let (Value::Object(map), Some(key)) = (body, more.next()) else {
+            return Err(Invalid::TooLong);
+        };
+        told = map;
+        told.remove(*key);
     }
 }
 
@@ -175,9 +206,32 @@ mod tests {
             "timestamp": {"secs_since_epoch": 1_736_936_000, "nanos_since_epoch": 500_000_000},
         });
         let heard = read(Kind::Node, &body).unwrap();
-        assert_eq!((heard.node.as_str(), heard.at.unix_ms()), ("550e8400-e29b", 1_736_936_000_500));
+        assert_eq!((heard.node.as_str(), heard.at), ("550e8400-e29b", NOW), "it is heard now");
+        assert_eq!(heard.body["timestamp"], "2025-01-15T10:13:20.500Z");
         let ahead = json!({"proplet_id": "p", "timestamp": {"secs_since_epoch": u64::MAX}});
-        assert_eq!(read(Kind::Alive, &ahead).unwrap().at, NOW, "no time lies in the future");
+        let ahead = read(Kind::Alive, &ahead).unwrap();
+        assert_eq!(ahead.body["timestamp"], NOW.to_string(), "no time lies in the future");
+    }
+
+    #[test]
+    fn of_a_long_message_its_figures_are_kept_and_what_is_longer_still_is_refused() {
+        let figures = json!({"memory_bytes": 5});
+        let long = |node: &str, bytes: usize| {
+            json!({"task_id": "j", "proplet_id": node, "metrics": figures, "aggregated": {"n": 1},
+                "gpus": ["x".repeat(bytes)]})
+        };
+        let cards = |node: &str, bytes| {
+            let heard = read(Kind::Job, &long(node, bytes)).unwrap();
+            assert_eq!(
+                (&heard.body["metrics"], &heard.body["aggregated"]["n"]),
+                (&figures, &1.into())
+            );
+            heard.body.get("gpus").is_some()
+        };
+        assert!(cards("p", 3_000) && !cards("p", 5_000));
+        assert!(cards(NODE, 7_000) && !cards(NODE, 9_000), "a node of ours has cards");
+        let body = json!({"task_id": "j", "proplet_id": "p", "metrics": {"x": "x".repeat(5_000)}});
+        assert_eq!(read(Kind::Job, &body), Err(Invalid::TooLong));
     }
 
     #[test]

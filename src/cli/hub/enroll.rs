@@ -14,7 +14,7 @@ use crate::ids::Address;
 /// Arguments of `hub enroll`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The node's name; without one a code is for any node that has no secret yet, and a key for the node of its address
+    /// The node's name; without one a code is for any node that was not heard and has no secret yet, and a key for the node of its address
     name: Option<String>,
     /// Have this account's key speak for the node, and nobody else (a `lamda-node run` with `HUB_URL` signs its beats)
     #[arg(long, value_name = "ADDRESS")]

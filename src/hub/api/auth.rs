@@ -56,6 +56,11 @@ impl Tokens {
         nodes.insert(node.to_owned(), secret);
     }
 
+    /// Whether this node has a secret of its own.
+    pub(super) fn has_node(&self, node: &str) -> bool {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).contains_key(node)
+    }
+
     /// Gives a node's secret to its new name, or to nobody.
     pub(super) fn move_node(&self, old: &str, new: Option<&str>) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);

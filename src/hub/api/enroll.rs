@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::error::Refusal;
-use super::{Shared, auth, body};
+use super::{Shared, auth, body, count, signed};
 use crate::clock::Clock as _;
 use crate::fleet::beat;
 use crate::hub::store::identity::Enrolled;
@@ -72,21 +72,30 @@ async fn enroll(
     let (head, body) = request.into_parts();
     let body = body::object(&body::bytes(&head.headers, body).await?)?;
     let (code, node) = (body::text(&body, "code")?, body::text(&body, "node_id")?);
-    let node = beat::name(&node)?;
+    let node = shared.kept_name(beat::name(&node)?);
+    if shared.has_key(&node) {
+        count(&shared.counted.unauthorized);
+        return Err(signed::only_its_key(&node));
+    }
     let unknown = "no such code: it is good once, and for ten minutes";
     if code.is_empty() || code.len() > CODE_BYTES_MAX {
         return Err(shared.refuse_for(&peer, unknown));
     }
+    let (code, now) = (auth::hash(&plain(&code)), shared.clock.now());
+    // Whoever guesses writes nothing.
+    if !shared.eyes.has_code(code, now).await? {
+        return Err(shared.refuse_for(&peer, unknown));
+    }
     let secret = new_secret()
         .map_err(|err| Refusal::Plain(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()))?;
-    let hashes = (auth::hash(&plain(&code)), auth::hash(secret.expose()));
+    let hashes = (code, auth::hash(secret.expose()));
     let (tokens, name, hash) = (shared.tokens.clone(), node.clone(), hashes.1);
     let then = move |done: &Enrolled| {
         if *done == Enrolled::Done {
             tokens.set_node(&name, hash);
         }
     };
-    match shared.store.enroll(hashes, node.clone(), shared.clock.now(), then).await? {
+    match shared.store.enroll(hashes, node.clone(), now, then).await? {
         Enrolled::Done => {
             tracing::info!("a node has enrolled and has a secret of its own now");
             Ok(Json(json!({"node_id": node, "secret": secret.expose()})))
@@ -98,7 +107,7 @@ async fn enroll(
         }
         Enrolled::Taken => {
             let what = format!(
-                "{node} has a secret or a key already: only a code made for it replaces a secret \
+                "{node} has a secret or a key, or is heard already: only a code made for it gives it another secret \
                  (lamda-node hub enroll NAME)"
             );
             Err(Refusal::Plain(StatusCode::CONFLICT, what))

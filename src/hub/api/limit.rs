@@ -17,6 +17,31 @@ const SPAN: Duration = Duration::from_mins(1);
 /// The most addresses that are remembered; further ones count together.
 const ADDRESSES_MAX: usize = 4_096;
 
+/// How often something that costs the owner may be done in a [`SPAN`], whoever asks for it. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    most: u32,
+    used: Arc<Mutex<Count>>,
+}
+
+impl Budget {
+    /// So many times.
+    pub fn new(most: u32) -> Self {
+        Self { most, used: Arc::new(Mutex::new(Count { since: Duration::ZERO, times: 0 })) }
+    }
+
+    /// Whether it may be done once more; if so, that is counted. `now`: of a clock that never steps back.
+    pub fn take(&self, now: Duration) -> bool {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(used.since) >= SPAN {
+            *used = Count { since: now, times: 0 };
+        }
+        let is_left = used.times < self.most;
+        used.times += u32::from(is_left);
+        is_left
+    }
+}
+
 /// Wrong tokens, by address. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Guesses(Arc<Mutex<HashMap<IpAddr, Count>>>);
@@ -24,7 +49,7 @@ pub struct Guesses(Arc<Mutex<HashMap<IpAddr, Count>>>);
 #[derive(Debug, Clone, Copy)]
 struct Count {
     since: Duration,
-    wrong: u32,
+    times: u32,
 }
 
 impl Guesses {
@@ -32,7 +57,7 @@ impl Guesses {
     pub fn right(&self, from: IpAddr) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&household(from)) {
-            count.wrong = count.wrong.saturating_sub(1);
+            count.times = count.times.saturating_sub(1);
         }
     }
 
@@ -47,15 +72,28 @@ impl Guesses {
                 from = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             }
         }
-        let count = counts.entry(from).or_insert(Count { since: now, wrong: 0 });
+        let count = counts.entry(from).or_insert(Count { since: now, times: 0 });
         if now.saturating_sub(count.since) >= SPAN {
-            *count = Count { since: now, wrong: 0 };
+            *count = Count { since: now, times: 0 };
         }
-        count.wrong = count.wrong.saturating_add(1);
-        if count.wrong <= GUESSES_MAX {
+        count.times = count.times.saturating_add(1);
+        if count.times <= GUESSES_MAX {
             return Ok(());
         }
         Err(SPAN.saturating_sub(now.saturating_sub(count.since)))
+    }
+
+    /// How long to wait before anything is done for there that costs more than a look at a table; `None`: not at all.
+    /// Counts nothing.
+    pub fn is_over(&self, from: IpAddr, now: Duration) -> Option<Duration> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let count = counts.get(&household(from)).or_else(|| {
+            // Where no address is remembered any more, all others are one.
+            (counts.len() >= ADDRESSES_MAX).then(|| counts.get(&unknown)).flatten()
+        })?;
+        let age = now.saturating_sub(count.since);
+        (count.times >= GUESSES_MAX && age < SPAN).then(|| SPAN.saturating_sub(age))
     }
 }
 
@@ -89,7 +127,18 @@ mod tests {
         assert_eq!(guesses.wrong(ip("1.2.3.4"), later), Err(Duration::from_secs(50)));
         assert_eq!(guesses.wrong(ip("::ffff:1.2.3.4"), later), Err(Duration::from_secs(50)));
         assert_eq!(guesses.wrong(ip("1.2.3.5"), later), Ok(()));
+        assert_eq!(guesses.is_over(ip("1.2.3.4"), later), Some(Duration::from_secs(50)));
+        assert_eq!(guesses.is_over(ip("1.2.3.5"), later), None);
+        assert_eq!(guesses.is_over(ip("1.2.3.4"), now + SPAN), None);
         assert_eq!(guesses.wrong(ip("1.2.3.4"), now + SPAN), Ok(()));
+    }
+
+    #[test]
+    fn what_costs_the_owner_is_done_so_often_a_minute_whoever_asks() {
+        let budget = Budget::new(3);
+        let takes = |second| budget.take(Duration::from_secs(second));
+        assert_eq!([100, 101, 102, 103, 159].map(takes), [true, true, true, false, false]);
+        assert_eq!([160, 161, 162, 163].map(takes), [true, true, true, false]);
     }
 
     #[test]

@@ -50,6 +50,7 @@ use crate::bus::Bus;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::alerts::Silence;
 use crate::fleet::clocks::Listening;
+use crate::ids::Address;
 use crate::web::extract::{Request, State};
 use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::routing::get;
@@ -192,10 +193,32 @@ impl Shared {
         }
     }
 
+    /// The name under which a node is kept that calls itself so. An address has several spellings, and ours is in lower
+    /// case; what the hub knows in another spelling keeps it.
+    fn kept_name(&self, name: String) -> String {
+        match spelled(&name) {
+            Some(address) if self.fleet.get(&name).is_none() && !self.tokens.has_node(&name) => {
+                address.lower_hex()
+            }
+            _ => name,
+        }
+    }
+
+    /// Whether only a key speaks for the node that calls itself so: it is bound by that name, or has that address.
+    fn has_key(&self, name: &str) -> bool {
+        let ids = self.fleet.identities();
+        ids.is_bound(name) || spelled(name).is_some_and(|key| ids.name_of(key).is_some())
+    }
+
     /// `Err` unless who sent this head is the owner.
     pub fn only_admin(&self, head: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
         if self.tokens.is_admin(head) { Ok(()) } else { Err(self.refuse(peer)) }
     }
+}
+
+/// The address that this is in any spelling, also in one whose checksum is wrong.
+fn spelled(name: &str) -> Option<Address> {
+    name.to_ascii_lowercase().parse().ok()
 }
 
 /// Everything that the hub answers.

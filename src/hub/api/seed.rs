@@ -48,13 +48,14 @@ async fn heartbeat(
     let bytes = body::bytes(&head.headers, body).await.inspect_err(|_| {
         count(&shared.counted.invalid);
     })?;
-    let beat = Beat::parse(&bytes);
+    let beat = Beat::parse(&bytes)
+        .map(|beat| Beat { node_id: shared.kept_name(beat.node_id.clone()), ..beat });
     let node = beat.as_ref().ok().map(|beat| beat.node_id.as_str());
     if !shared.tokens.may_beat(&head.headers, node) {
         return Err(wrong());
     }
     let beat = beat.inspect_err(|_| count(&shared.counted.invalid))?;
-    if shared.fleet.identities().is_bound(&beat.node_id) {
+    if shared.has_key(&beat.node_id) {
         count(&shared.counted.unauthorized);
         return Err(signed::only_its_key(&beat.node_id));
     }

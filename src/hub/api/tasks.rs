@@ -13,7 +13,7 @@ use crate::bus::Target;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
 use crate::hub::fleet::Node;
-use crate::hub::store::proplets::Task;
+use crate::hub::store::tasks::{OFFSET_MAX, Sends, Task};
 use crate::ids::{Address, JobId};
 use crate::job::spec::{self, Parsed};
 use crate::job::status::Stage;
@@ -44,6 +44,9 @@ async fn list(
 ) -> Result<Response, Foreign> {
     proplets::may_see(&shared, (peer, head)).await?;
     let span = asked.span()?;
+    if span.offset > OFFSET_MAX {
+        return Err(Foreign::bad(format!("`offset` is at most {OFFSET_MAX}")));
+    }
     let (tasks, total) = shared.eyes.tasks(span).await?;
     let rows: Vec<Value> = tasks.iter().map(shown).collect();
     Ok(page("tasks", &rows, total, span))
@@ -96,32 +99,63 @@ async fn create(
     let bytes = Value::Object(message).to_string().into_bytes();
     let Parsed { spec_hash, .. } =
         spec::parse(&bytes).map_err(|refused| Foreign::bad(refused.error))?;
-    let target = target(&shared, node.as_deref(), pool.as_deref())?;
+    let mut target = target(&shared, node.as_deref(), pool.as_deref())?;
     shown.insert("target".to_owned(), target.to_string().into());
+    // What a job is, with the variables that are not shown.
+    shown.insert("spec_hash".to_owned(), spec_hash.to_string().into());
     let away = |what: String| Foreign::Said(StatusCode::SERVICE_UNAVAILABLE, what);
     let bus = shared.wire.borrow().clone();
     let bus = bus.ok_or_else(|| away("the hub is not connected to NATS".to_owned()))?;
     // Known before it is sent: a job that is in the queue is never unknown here.
     let now = shared.clock.now();
-    shared.store.keep_task(id.to_string(), Value::Object(shown.clone()), now).await?;
+    let asked = Value::Object(shown.clone());
+    let sends = shared.store.keep_task(id.to_string(), asked, now).await?;
+    let is_new = sends == Sends::New;
+    if !is_new {
+        let what = format!("another job has the id {id}: GET /tasks/{id}");
+        let refused = Foreign::Said(StatusCode::CONFLICT, what);
+        // Where the hub has chosen the node, it doesn't choose another one.
+        let is_chosen = node.is_none() && pool.is_none();
+        target = same(&sends, &shown, is_chosen).ok_or(refused)?;
+        shown.insert("target".to_owned(), target.to_string().into());
+    }
     let msg_id = format!("{id}:{spec_hash}");
     if let Err(err) = bus.publish_job(&target, bytes.into(), &msg_id).await {
-        // Where it has arrived all the same, its node tells of it.
-        shared.store.forget_task(id.to_string()).await?;
+        if is_new {
+            // Where it has arrived all the same, its node tells of it.
+            shared.store.forget_task(id.to_string()).await?;
+        }
         return Err(away(format!("NATS did not take the job: {}", causes(&err))));
     }
     tracing::info!(job = %id, "a job was sent to {target}");
+    Ok(created(id, shown, now))
+}
+
+/// The answer that a job is in the queue.
+fn created(id: JobId, asked: Map<String, Value>, now: Timestamp) -> Response {
     let ms = now.unix_ms();
+    let place = [(header::LOCATION, format!("/tasks/{id}"))];
     let task = Task {
         id: id.to_string(),
         node: None,
         first: ms,
         last: ms,
         statuses: json!([]),
-        asked: Some(Value::Object(shown)),
+        asked: Some(Value::Object(asked)),
     };
-    let place = [(header::LOCATION, format!("/tasks/{id}"))];
-    Ok((StatusCode::CREATED, place, Json(self::shown(&task))).into_response())
+    (StatusCode::CREATED, place, Json(shown(&task))).into_response()
+}
+
+/// Whom a job was sent to before, if that was the same job; `is_chosen`: whoever asks leaves it to the hub who runs it.
+fn same(sends: &Sends, asked: &Map<String, Value>, is_chosen: bool) -> Option<Target> {
+    let Sends::Again(Value::Object(before)) = sends else { return None };
+    let is_same = |(key, value): (&String, &Value)| {
+        asked.get(key).is_some_and(|asked| asked == value || (is_chosen && key == "target"))
+    };
+    if before.len() != asked.len() || !before.iter().all(is_same) {
+        return None;
+    }
+    Target::of_subject(&format!("jobs.{}", before.get("target")?.as_str()?))
 }
 
 /// A random id, long enough to be unique.
@@ -269,6 +303,25 @@ mod tests {
         let told = shown(&task(json!([status("rejected", 5, json!({"error": "no room"}))])));
         assert_eq!((&told["state"], &told["error"]), (&4.into(), &"no room".into()));
         assert_eq!(told["start_time"], NEVER);
+    }
+
+    #[test]
+    fn a_job_is_the_same_one_only_if_nothing_of_it_differs_and_runs_where_it_ran() {
+        let (one, two) = ("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "pool.gpu");
+        let asked = |hash: &str, target: &str| {
+            let Value::Object(asked) = json!({"spec_hash": hash, "target": target}) else {
+                panic!()
+            };
+            asked
+        };
+        let first = format!("dispatch.{one}");
+        let again = Sends::Again(Value::Object(asked("a", &first)));
+        let target = Some(Target::Agent(one.parse().unwrap()));
+        assert_eq!(same(&again, &asked("a", &first), false), target);
+        assert_eq!(same(&again, &asked("a", two), true), target, "the hub chose");
+        assert_eq!(same(&again, &asked("a", two), false), None, "the owner chose");
+        assert_eq!(same(&again, &asked("b", &first), true), None);
+        assert_eq!(same(&Sends::Another, &asked("a", &first), true), None);
     }
 
     #[test]

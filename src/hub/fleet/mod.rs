@@ -200,7 +200,11 @@ impl Fleet {
             if nodes.get(&own).is_some_and(|node| node.address == Some(address)) {
                 return own.clone();
             }
-            let named = nodes.values().find(|node| node.address == Some(address));
+            // Not one that its owner has given another key since.
+            let is_its = |node: &&Arc<Node>| {
+                node.address == Some(address) && !self.identities.is_bound(&node.name)
+            };
+            let named = nodes.values().find(is_its);
             named.map_or(own, |node| node.name.clone())
         })
     }

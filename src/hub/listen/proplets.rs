@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::feeds::within;
 use super::{Error, Listener, Source, gather};
 use crate::bus::proplets::Proplets;
-use crate::bus::{self, Bus};
+use crate::bus::{self, Bus, DeliveryMode};
 use crate::clock::Clock;
 use crate::usage::heard::{Heard, Kind};
 
@@ -24,8 +24,8 @@ impl<C: Clock> Listener<C> {
                 }
             };
             let heard: Vec<Heard> = told.into_iter().filter_map(read).collect();
-            self.figures.note(&heard);
-            self.store.keep_told(heard).await?;
+            let kept = self.store.keep_told(heard, bus.mode() != DeliveryMode::Core).await?;
+            self.figures.note(&kept);
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn set_secret(path: &Path, name: &str, hash: &Hash, now: Timestamp) -> Resul
 }
 
 /// Makes a code good, by its hash, for [`CODE_LASTS`]: for the node of this name, or for any that has no secret and no
-/// key of its own. Blocks.
+/// key of its own and was not heard yet. Blocks.
 pub fn put_code(path: &Path, code: &Hash, name: Option<&str>, now: Timestamp) -> Result<(), Error> {
     let db = open(path)?;
     let put = "INSERT OR REPLACE INTO codes (code, until_ms, name) VALUES (?1, ?2, ?3)";

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::nodes::{Hash, ms, put_beat, time};
+use super::view::Eyes;
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::fleet::beat::Beat;
@@ -23,8 +24,17 @@ pub enum Enrolled {
     NoSuch,
     /// The code is for a node of another name.
     OfAnother,
-    /// The node has a secret or a key already, and the code was not made for it by name.
+    /// The node has a secret or a key, or is heard already, and the code was not made for it by name.
     Taken,
+}
+
+/// How a signed beat went.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept {
+    /// It is on the disk; what is known of the node's newer keys with it.
+    Done(Gswarm),
+    /// Another key speaks for the node, or the key for another node: nothing was changed.
+    OfAnother,
 }
 
 /// A signed beat, and which node it is of.
@@ -36,6 +46,17 @@ pub struct Signed {
     pub key: Address,
     /// The run of the program that did.
     pub run: Run,
+}
+
+impl Eyes {
+    /// Whether there is such a code, by its hash, and it is still good. Writes nothing, however many are tried.
+    pub async fn has_code(&self, code: Hash, now: Timestamp) -> Result<bool, Error> {
+        self.look(move |db| {
+            let find = "SELECT 1 FROM codes WHERE code = ?1 AND until_ms >= ?2";
+            Ok(db.prepare_cached(find)?.exists(params![code, ms(now)])?)
+        })
+        .await
+    }
 }
 
 impl Store {
@@ -51,18 +72,22 @@ impl Store {
         self.writer.change_then("hub.enroll", true, work, then).await
     }
 
-    /// Takes a signed beat in, durably, and that its key speaks for the node from now on. As [`Store::beat`].
+    /// Takes a signed beat in, durably, and that its key speaks for the node from now on. As [`Store::beat`]. Only its
+    /// owner gives a node that has a key another one ([`super::beside::bind`]).
     pub async fn signed_beat(
         &self,
         signed: Signed,
         at: Timestamp,
-        then: impl FnOnce(&Gswarm) + Send + 'static,
-    ) -> Result<Gswarm, Error> {
+        then: impl FnOnce(&Kept) + Send + 'static,
+    ) -> Result<Kept, Error> {
         let work = move |db: &Connection| {
+            if is_of_another(db, &signed.beat.node_id, signed.key)? {
+                return Ok(Kept::OfAnother);
+            }
             let gswarm = put_beat(db, &signed.beat, at)?;
             put_key(db, &signed.beat.node_id, signed.key)?;
             put_run(db, signed.key, &signed.run)?;
-            Ok(gswarm)
+            Ok(Kept::Done(gswarm))
         };
         self.writer.change_then("hub.signed_beat", true, work, then).await
     }
@@ -104,7 +129,7 @@ impl Store {
 }
 
 /// The newer keys of a node.
-type Gswarm = Option<serde_json::Map<String, serde_json::Value>>;
+pub type Gswarm = Option<serde_json::Map<String, serde_json::Value>>;
 
 fn run(row: &Row<'_>) -> Result<(String, Run), SqliteError> {
     let run = Run {
@@ -126,14 +151,20 @@ fn enroll(
     let find = db.query_row(find, params![code, ms(now)], |row| row.get(0)).optional()?;
     let Some(meant) = find else { return Ok(Enrolled::NoSuch) };
     let meant: Option<String> = meant;
-    if meant.as_ref().is_some_and(|meant| meant != node) {
+    // An address has several spellings.
+    let is_address = || node.to_ascii_lowercase().parse::<Address>().is_ok();
+    let is_meant =
+        |meant: &String| meant == node || (meant.eq_ignore_ascii_case(node) && is_address());
+    if !meant.as_ref().is_none_or(is_meant) {
         return Ok(Enrolled::OfAnother);
     }
-    let proofs = "SELECT secret IS NOT NULL, key IS NOT NULL FROM nodes WHERE name = ?1";
+    let proofs =
+        "SELECT key IS NOT NULL, secret IS NOT NULL OR coalesce(beat_ms, nats_ms) IS NOT NULL
+                  OR address IS NOT NULL FROM nodes WHERE name = ?1";
     let proofs = db.query_row(proofs, [node], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (has_secret, has_key): (bool, bool) = proofs.unwrap_or_default();
-    // A code for anybody makes no one another node.
-    if has_key || (has_secret && meant.is_none()) {
+    let (has_key, is_there): (bool, bool) = proofs.unwrap_or_default();
+    // A code for anybody makes no one another node, also not one that proves itself by the secret of all.
+    if has_key || (is_there && meant.is_none()) {
         return Ok(Enrolled::Taken);
     }
     db.execute("DELETE FROM codes WHERE code = ?1", [code])?;
@@ -152,6 +183,13 @@ pub(super) fn put_secret(
                VALUES (?1, ?2, 'not_watched', ?2, ?3) \
                ON CONFLICT (name) DO UPDATE SET secret = excluded.secret";
     db.execute(sql, params![name, ms(now), secret]).map(drop)
+}
+
+/// Whether another key speaks for the node of this name, or this one for another node.
+fn is_of_another(db: &Connection, name: &str, key: Address) -> Result<bool, SqliteError> {
+    let other = "SELECT 1 FROM nodes WHERE (name = ?1 AND key IS NOT NULL AND key <> ?2)
+                 OR (key = ?2 AND name <> ?1)";
+    db.prepare_cached(other)?.exists(params![name, key.lower_hex()])
 }
 
 /// From now on this key speaks for the node of this name, which is there, and for no other.
@@ -196,6 +234,7 @@ mod tests {
 
     const T0: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
     const CODE: Hash = [1; 32];
+    const ADDRESS: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
     /// A store in a file, and the file.
     fn store(dir: &tempfile::TempDir) -> (Store, std::path::PathBuf) {
@@ -239,11 +278,19 @@ mod tests {
         beside::put_code(&path, &CODE, None, T0).unwrap();
         assert_eq!(enroll(&store, "a", 7, T0).await, Enrolled::Taken);
         assert_eq!(enroll(&store, "k", 7, T0).await, Enrolled::Taken);
+        store.beat(beat("beats"), T0, |_| ()).await.unwrap();
+        assert_eq!(enroll(&store, "beats", 7, T0).await, Enrolled::Taken, "it is heard already");
         assert_eq!(enroll(&store, "c", 7, T0).await, Enrolled::Done, "the code is still good");
         beside::put_code(&path, &CODE, Some("a"), T0).unwrap();
         assert_eq!(enroll(&store, "d", 8, T0).await, Enrolled::OfAnother);
         assert_eq!(enroll(&store, "a", 8, T0).await, Enrolled::Done, "its owner said so");
         assert_eq!(store.secrets(|_| ()).await.unwrap()["a"], [8; 32]);
+        for (meant, node, is_it) in
+            [("ABC", "abc", false), (ADDRESS, &ADDRESS.to_lowercase(), true)]
+        {
+            beside::put_code(&path, &CODE, Some(meant), T0).unwrap();
+            assert_eq!(enroll(&store, node, 9, T0).await == Enrolled::Done, is_it, "{node}");
+        }
     }
 
     #[tokio::test]
@@ -260,6 +307,30 @@ mod tests {
         let keys = store.keys(|_| ()).await.unwrap();
         let expected = [(key(3), "rack-1".to_owned()), (key(2), key(2).lower_hex())];
         assert_eq!(keys, Keys::from(expected));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_replaced_takes_no_node_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, path) = store(&dir);
+        let beats = async |name: &str, byte: u8| {
+            let run = Run {
+                instance: ids::Hash([byte; 32]),
+                signed_ms: 1,
+                heard: T0,
+                place: String::new(),
+            };
+            let signed = Signed { beat: beat(name), key: key(byte), run };
+            store.signed_beat(signed, T0, |_| ()).await.unwrap()
+        };
+        beside::bind(&path, key(1), Some("rack-1"), T0).unwrap();
+        assert_eq!(beats("rack-1", 1).await, Kept::Done(None));
+        beside::bind(&path, key(2), Some("rack-1"), T0).unwrap();
+        assert_eq!(beats("rack-1", 1).await, Kept::OfAnother);
+        assert_eq!(beats("rack-2", 2).await, Kept::OfAnother, "it speaks for rack-1");
+        assert_eq!(store.load_all().await.unwrap().len(), 1);
+        assert_eq!(store.keys(|_| ()).await.unwrap(), Keys::from([(key(2), "rack-1".to_owned())]));
+        assert_eq!(beats("rack-1", 2).await, Kept::Done(None));
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ pub mod people;
 pub mod proplets;
 mod receipts;
 pub mod seen;
+pub mod tasks;
 pub mod usage;
 pub mod view;
 mod watches;

@@ -1,4 +1,4 @@
-//! What nodes and jobs tell live, and the jobs that the hub has sent itself.
+//! What nodes and jobs tell live.
 //!
 //! Must hold: of each node and job the newest [`KEPT`] messages are kept, of at most [`NODES_MAX`] nodes and
 //! [`JOBS_MAX`] jobs, those that were heard last; who asks gets at most a page.
@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::nodes::{SLOT_MS, ms as at_ms};
 use super::view::{Eyes, all, json, ms, signed};
 use super::{Error, Store};
-use crate::clock::Timestamp;
 use crate::sql::{Connection, OptionalExtension as _, Row, SqliteError, params};
 use crate::usage::heard::{Heard, Kind};
 
@@ -20,12 +19,6 @@ pub const NODES_MAX: u32 = 2_000;
 
 /// The most jobs of which messages are kept.
 pub const JOBS_MAX: u32 = 2_000;
-
-/// The most jobs that the hub has sent and still knows.
-pub const TASKS_MAX: u32 = 10_000;
-
-/// The most jobs that are looked at to see how long their kind takes.
-const SENT_MAX: u32 = 500;
 
 /// Who tells something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,23 +45,6 @@ impl Teller {
     }
 }
 
-/// A job that the hub has sent, and how long it ran.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sent {
-    /// Its id.
-    pub id: String,
-    /// Its node, by its address.
-    pub node: String,
-    /// What was asked for.
-    pub asked: Value,
-    /// When it began to run, in milliseconds since 1970.
-    pub began: Option<u64>,
-    /// When it completed.
-    pub ended: Option<u64>,
-    /// Whether no other status follows.
-    pub is_over: bool,
-}
-
 /// A part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -78,61 +54,34 @@ pub struct Span {
     pub limit: u64,
 }
 
-/// A job as the hub knows it: what its node told of it, and what it was asked for if the hub has sent it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Task {
-    /// Its id.
-    pub id: String,
-    /// The node that told of it last, by its address.
-    pub node: Option<String>,
-    /// When the hub first heard of it, in milliseconds since 1970.
-    pub first: u64,
-    /// When last.
-    pub last: u64,
-    /// Its statuses, in order.
-    pub statuses: Value,
-    /// What was asked for.
-    pub asked: Option<Value>,
-}
-
 impl Store {
-    /// Keeps what was told.
-    pub async fn keep_told(&self, heard: Vec<Heard>) -> Result<(), Error> {
+    /// Keeps what was told, and returns that. `knows_jobs`: whether the hub hears what becomes of jobs; then what a node of
+    /// ours is said to have told of a job counts only while the node has that job.
+    pub async fn keep_told(
+        &self,
+        heard: Vec<Heard>,
+        knows_jobs: bool,
+    ) -> Result<Vec<Heard>, Error> {
         self.writer
             .change("hub.told", false, move |db| {
+                let mut kept = Vec::with_capacity(heard.len());
                 for one in &heard {
-                    keep(db, one)?;
+                    if !knows_jobs || is_running(db, one)? {
+                        keep(db, one)?;
+                        kept.push(one.clone());
+                    }
                 }
-                Ok(())
-            })
-            .await
-    }
-
-    /// Forgets a job that could not be sent.
-    pub async fn forget_task(&self, id: String) -> Result<(), Error> {
-        self.writer.change("hub.task", true, move |db| unsend(db, &id)).await
-    }
-
-    /// Keeps a job that the hub sends.
-    pub async fn keep_task(&self, id: String, asked: Value, now: Timestamp) -> Result<(), Error> {
-        self.writer
-            .change("hub.task", true, move |db| {
-                let put = "INSERT INTO tasks (id, made_ms, body) VALUES (?1, ?2, ?3)
-                           ON CONFLICT (id) DO UPDATE SET body = ?3";
-                db.execute(put, params![id, at_ms(now), asked.to_string()])?;
-                let old = "DELETE FROM tasks WHERE id IN
-                           (SELECT id FROM tasks ORDER BY made_ms DESC LIMIT -1 OFFSET ?1)";
-                db.execute(old, [TASKS_MAX])?;
-                Ok(())
+                Ok(kept)
             })
             .await
     }
 }
 
-/// Forgets a job that could not be sent.
-fn unsend(db: &Connection, id: &str) -> Result<(), Error> {
-    db.execute("DELETE FROM tasks WHERE id = ?1", [id])?;
-    Ok(())
+/// Whether the node has the job that it tells of, as far as that can be known: only nodes of ours tell statuses.
+fn is_running(db: &Connection, heard: &Heard) -> Result<bool, SqliteError> {
+    let Some((node, job)) = heard.of_ours() else { return Ok(true) };
+    let sql = "SELECT 1 FROM jobs WHERE node = ?1 AND job_id = ?2 AND NOT is_over";
+    db.prepare_cached(sql)?.exists([node, job])
 }
 
 fn keep(db: &Connection, heard: &Heard) -> Result<(), SqliteError> {
@@ -242,90 +191,6 @@ impl Eyes {
         })
         .await
     }
-
-    /// How many jobs of this node, by its address, are not over.
-    pub async fn running(&self, nodes: Vec<String>) -> Result<Vec<u64>, Error> {
-        self.look(move |db| {
-            let sql = "SELECT COUNT(*) FROM jobs WHERE node = ? AND NOT is_over";
-            let mut count = db.prepare_cached(sql)?;
-            let counts = nodes.iter().map(|node| count.query_row([node], |row| ms(row, 0)));
-            Ok(counts.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
-    /// All jobs, those that were heard of last first, and how many there are.
-    pub async fn tasks(&self, span: Span) -> Result<(Vec<Task>, u64), Error> {
-        self.look(move |db| {
-            let count = "SELECT (SELECT COUNT(*) FROM jobs) + (SELECT COUNT(*) FROM tasks
-                WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id))";
-            let total = db.query_row(count, [], |row| ms(row, 0))?;
-            let sql = format!("{TASKS} ORDER BY 4 DESC, 1 LIMIT ?1 OFFSET ?2");
-            let with = params![signed(span.limit), signed(span.offset)];
-            Ok((all(db, &sql, with, task)?, total))
-        })
-        .await
-    }
-
-    /// The jobs that the hub sent and of which a node told, the newest first, at most `SENT_MAX`.
-    pub async fn sent(&self) -> Result<Vec<Sent>, Error> {
-        self.look(|db| {
-            let sql = "SELECT id, node, body, statuses, is_over FROM tasks
-                JOIN jobs ON job_id = id ORDER BY made_ms DESC LIMIT ?";
-            all(db, sql, [SENT_MAX], sent)
-        })
-        .await
-    }
-
-    /// The job of this id: on the node that told of it last.
-    pub async fn task(&self, id: String) -> Result<Option<Task>, Error> {
-        self.look(move |db| {
-            let sql = "SELECT job_id, node, first_ms, last_ms, statuses,
-                (SELECT body FROM tasks WHERE id = job_id) FROM jobs WHERE job_id = ?1
-                ORDER BY last_ms DESC LIMIT 1";
-            let known = db.query_row(sql, [&id], task).optional()?;
-            if known.is_some() {
-                return Ok(known);
-            }
-            let sql = "SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks WHERE id = ?1";
-            Ok(db.query_row(sql, [&id], task).optional()?)
-        })
-        .await
-    }
-}
-
-fn sent(row: &Row<'_>) -> Result<Sent, SqliteError> {
-    let statuses = json(&row.get::<_, String>(3)?);
-    let at = |stage: &str| {
-        let mut all = statuses.as_array()?.iter().filter_map(|it| it.get("status"));
-        let found = all.find(|it| it.get("stage").is_some_and(|it| it == stage))?;
-        Some(found.get("timestamp")?.as_str()?.parse::<Timestamp>().ok()?.unix_ms())
-    };
-    Ok(Sent {
-        id: row.get(0)?,
-        node: row.get(1)?,
-        asked: json(&row.get::<_, String>(2)?),
-        began: at("running"),
-        ended: at("completed"),
-        is_over: row.get(4)?,
-    })
-}
-
-const TASKS: &str = "SELECT job_id, node, first_ms, last_ms, statuses,
-        (SELECT body FROM tasks WHERE id = job_id) FROM jobs
-    UNION ALL SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks
-        WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id)";
-
-fn task(row: &Row<'_>) -> Result<Task, SqliteError> {
-    let asked: Option<String> = row.get(5)?;
-    Ok(Task {
-        id: row.get(0)?,
-        node: row.get(1)?,
-        first: ms(row, 2)?,
-        last: ms(row, 3)?,
-        statuses: json(&row.get::<_, String>(4)?),
-        asked: asked.as_deref().map(json),
-    })
 }
 
 #[cfg(test)]
@@ -333,6 +198,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::clock::Timestamp;
 
     const FIRST: Span = Span { offset: 0, limit: 10 };
 
@@ -347,8 +213,8 @@ mod tests {
         let store = Store::in_memory().unwrap();
         let eyes = Eyes::of(store.clone());
         let told = (0..250).map(|at| heard(Kind::Job, "n", Some("j"), at));
-        store.keep_told(told.collect()).await.unwrap();
-        store.keep_told(vec![heard(Kind::Node, "n", None, 7)]).await.unwrap();
+        store.keep_told(told.collect(), true).await.unwrap();
+        store.keep_told(vec![heard(Kind::Node, "n", None, 7)], true).await.unwrap();
         let span = Span { offset: 98, limit: 10 };
         let (rows, total) = eyes.told(Teller::Job, "j".to_owned(), span).await.unwrap();
         assert_eq!((total, rows), (100, vec![json!({"at": 151}), json!({"at": 150})]));
@@ -357,13 +223,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_node_of_ours_tells_of_a_job_counts_while_it_has_that_job() {
+        let store = Store::in_memory().unwrap();
+        let node = "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed";
+        let fill = move |db: &Connection| -> Result<(), Error> {
+            let sql = "INSERT INTO jobs VALUES (?1, 'runs', 1, 2, 'x', 0, '[]'),
+                (?1, 'over', 1, 2, 'x', 1, '[]'), ('0xb', 'others', 1, 2, 'x', 0, '[]')";
+            db.execute(sql, [node])?;
+            Ok(())
+        };
+        store.writer.call(true, fill).await.unwrap();
+        let told =
+            ["runs", "over", "others", "none"].map(|job| heard(Kind::Job, node, Some(job), 5));
+        let foreign = heard(Kind::Job, "550e8400-e29b", Some("t"), 5);
+        let told = [told.to_vec(), vec![foreign]].concat();
+        let jobs = |kept: Vec<Heard>| kept.into_iter().filter_map(|it| it.job).collect::<Vec<_>>();
+        let kept = store.keep_told(told.clone(), true).await.unwrap();
+        assert_eq!(jobs(kept), ["runs", "t"]);
+        assert_eq!(store.keep_told(told, false).await.unwrap().len(), 5, "nobody knows of jobs");
+    }
+
+    #[tokio::test]
     async fn whoever_invents_nodes_and_jobs_pushes_out_the_oldest_and_no_more_are_kept() {
         let store = Store::in_memory().unwrap();
         let eyes = Eyes::of(store.clone());
-        store.keep_told(vec![heard(Kind::Alive, "first", None, 1)]).await.unwrap();
+        store.keep_told(vec![heard(Kind::Alive, "first", None, 1)], true).await.unwrap();
         let all = (0..u64::from(NODES_MAX))
             .map(|it| heard(Kind::Alive, &format!("n{it}"), None, SLOT_MS + it));
-        store.keep_told(all.collect()).await.unwrap();
+        store.keep_told(all.collect(), true).await.unwrap();
         let tellers = eyes.tellers().await.unwrap();
         assert_eq!(tellers.len(), NODES_MAX as usize);
         assert!(!tellers.iter().any(|(id, _)| id == "first"));
@@ -381,31 +268,9 @@ mod tests {
         store.writer.call(true, fill).await.unwrap();
         let told = [2 * SLOT_MS + 5, 2 * SLOT_MS + 9, 4 * SLOT_MS];
         let told = told.map(|at| heard(Kind::Alive, "0xa", None, at));
-        store.keep_told(told.to_vec()).await.unwrap();
+        store.keep_told(told.to_vec(), true).await.unwrap();
         let span = Span { offset: 1, limit: 10 };
         let (at, total) = eyes.alive_at("name".to_owned(), "0xa".to_owned(), span).await.unwrap();
         assert_eq!((total, at), (3, vec![2 * SLOT_MS, 4 * SLOT_MS]));
-    }
-
-    #[tokio::test]
-    async fn a_job_that_the_hub_sent_is_there_before_a_node_tells_of_it_and_once_afterwards() {
-        let store = Store::in_memory().unwrap();
-        let eyes = Eyes::of(store.clone());
-        let now = Timestamp::from_unix_ms(5);
-        store.keep_task("a".to_owned(), json!({"name": "n"}), now).await.unwrap();
-        let task = eyes.task("a".to_owned()).await.unwrap().unwrap();
-        assert_eq!((task.node, task.asked), (None, Some(json!({"name": "n"}))));
-        let fill = |db: &Connection| -> Result<(), Error> {
-            let sql = "INSERT INTO jobs VALUES ('0xa', 'a', 6, 7, 'processing', 0, '[1]'),
-                ('0xa', 'b', 1, 2, 'completed', 1, '[]')";
-            Ok(db.execute_batch(sql)?)
-        };
-        store.writer.call(true, fill).await.unwrap();
-        let (tasks, total) = eyes.tasks(FIRST).await.unwrap();
-        let ids: Vec<&str> = tasks.iter().map(|task| &*task.id).collect();
-        assert_eq!((total, ids), (2, vec!["a", "b"]));
-        assert_eq!((&tasks[0].node, &tasks[0].statuses), (&Some("0xa".to_owned()), &json!([1])));
-        assert_eq!(eyes.running(vec!["0xa".to_owned()]).await.unwrap(), [1]);
-        assert_eq!(eyes.task("c".to_owned()).await.unwrap(), None);
     }
 }

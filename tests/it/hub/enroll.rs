@@ -66,6 +66,12 @@ fn a_code_for_a_node_is_for_that_one_and_replaces_its_secret() {
     assert_eq!(status, 200);
     assert_eq!(beat(&hub, first["secret"].as_str().unwrap(), "rack-1"), 401);
     assert_eq!(beat(&hub, second["secret"].as_str().unwrap(), "rack-1"), 200);
+    hub.beat("rack-3", "UP");
+    assert_eq!(
+        enroll(&hub, &anybodys, "rack-3").0,
+        409,
+        "nor that of one that beats by the shared secret"
+    );
     assert_eq!(enroll(&hub, &anybodys, "rack-2").0, 200, "what was refused used no code up");
     for (body, status) in [("{", 422), ("{}", 422), (r#"{"code":"x","node_id":" "}"#, 400)] {
         assert_eq!(hub.ask("POST /api/enroll", &[], body).status, status, "{body}");

@@ -143,16 +143,26 @@ fn another_key_takes_the_place_of_a_lost_one() {
     let (lost, new) = (Speaker::new(1, "a"), Speaker::new(2, "b"));
     bind(&hub, &lost, "rack-1");
     let key = new.key.address().to_string();
+    is_taken_up(&hub, &lost, "rack-1");
     let ended = hub.program.run(&["hub", "enroll", "--key", &key, "rack-1"]).succeeds();
     assert!(ended.stdout().contains(&format!("instead of {}", lost.key.address())));
+    // The lost one goes on, before the new one is heard.
+    eventually("the lost one is refused", PATIENCE, || {
+        (lost.beat(&hub, "rack-1").status != 200).then_some(())
+    });
+    for name in ["rack-1", &lost.name()] {
+        assert_ne!(lost.beat(&hub, name).status, 200, "{name}");
+    }
     is_taken_up(&hub, &new, "rack-1");
     assert_eq!(lost.beat(&hub, "rack-1").status, 401);
+    assert_eq!(hub.names(), ["rack-1"]);
     let again = hub.program.run(&["hub", "enroll", "--key", &key, "rack-2"]);
     again.is_refused(64, "the hub knows the node of this key as rack-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contracts_active_nodes_need_no_enrolment_unless_the_owner_says_so() {
+async fn the_contracts_active_nodes_that_the_hub_knows_need_no_enrolment_unless_the_owner_says_so()
+{
     let anvil = Anvil::start();
     let contract = anvil.deploy_with_node(1).await.to_string();
     let links = [
@@ -165,11 +175,21 @@ async fn the_contracts_active_nodes_need_no_enrolment_unless_the_owner_says_so()
     refused(&node.beat(&closed, &node.name()), 401, "does not know the key");
     let hub = Hub::start(&links[..2]);
     refused(&stranger.beat(&hub, &stranger.name()), 401, "does not know the key");
+    refused(&node.beat(&hub, &node.name()), 401, "does not know the key");
+    assert!(hub.names().is_empty(), "whoever registers is no node of the owner's");
+    hub.beat(&stranger.name(), "UP");
+    refused(&stranger.beat(&hub, &stranger.name()), 401, "does not know the key");
+    assert_eq!(hub.admin("delete", &json!({"node_id": stranger.name()})).0, 200);
     hub.beat(&node.name(), "UP");
     assert_eq!(node.beat(&hub, &node.name()).status, 200);
     assert_eq!(hub.names(), [node.name()]);
     let body = json!({"node_id": node.name()}).to_string();
     refused(&hub.post(SECRET, &body), 403, "has a key");
+    // Nor does it speak for another spelling of the name.
+    for name in [node.key.address().to_string(), node.name().to_uppercase().replace("0X", "0x")] {
+        refused(&hub.post(SECRET, &json!({"node_id": name}).to_string()), 403, "has a key");
+    }
+    assert_eq!(hub.names(), [node.name()]);
 }
 
 #[test]

@@ -39,7 +39,10 @@ async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_resta
     let address = World::agent_address().to_string();
     eventually("the node is alive", PATIENCE, || {
         let page = get(&hub, "/proplets?status=active");
-        (page["total"] == 1 && page["proplets"][0]["id"] == address.as_str()).then_some(())
+        let node = &page["proplets"][0];
+        // Its events make it known before it tells what room it has.
+        let has_room = node["metadata"]["free_slots"].is_u64();
+        (page["total"] == 1 && node["id"] == address.as_str() && has_room).then_some(())
     });
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done; echo done > /output/output";
     let asked = json!({
@@ -130,6 +133,18 @@ fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends
     // Whose nodes may be back soon.
     let at = || with("pool", json!("gpu")).0;
     eventually("it is in the queue", PATIENCE, || (at() == 201).then_some(()));
+    // The same one again, and another one in its name.
+    let send = |command: &str| {
+        let task = json!({"name": "n", "image_url": "busybox:test", "pool": "gpu", "id": "mine",
+            "cli_args": [command]});
+        post(&hub, &task)
+    };
+    for (command, status) in [("one", 201), ("one", 201), ("two", 409), ("one", 201)] {
+        let (got, said) = send(command);
+        assert_eq!(got, status, "{command}: {said}");
+    }
+    assert_eq!(get(&hub, "/tasks/mine")["cli_args"], json!(["one"]));
+    assert_eq!(curl(&hub, "/tasks?offset=10001", &[]).0, 400);
     for token in [None, Some(SECRET)] {
         let head = token.map(bearer).unwrap_or_else(|| "x-nothing: 1".to_owned());
         let answer = hub.ask("POST /tasks", &[&head], &task.to_string());

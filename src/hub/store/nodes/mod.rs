@@ -285,9 +285,9 @@ fn remove(db: &Connection, name: &str) -> Result<bool, SqliteError> {
 }
 
 fn prune(db: &Connection, before: Timestamp) -> Result<Vec<String>, SqliteError> {
-    // A node that has a secret and was never heard is awaited.
-    let sql = "SELECT name FROM nodes \
-               WHERE coalesce(beat_ms, nats_ms, chain_ms) IS NOT NULL \
+    // A node that has a secret or a key of its own is awaited: without them anybody could come back in its name.
+    let sql = "SELECT name FROM nodes WHERE key IS NULL AND secret IS NULL \
+               AND coalesce(beat_ms, nats_ms, chain_ms) IS NOT NULL \
                AND max(coalesce(beat_ms, 0), coalesce(nats_ms, 0), coalesce(chain_ms, 0)) < ?1";
     let mut rows = db.prepare(sql)?;
     let names: Vec<String> =

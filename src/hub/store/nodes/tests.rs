@@ -115,4 +115,8 @@ async fn a_secret_that_came_before_the_first_beat_makes_no_node_and_no_news() {
     let node = &store.load_all().await.unwrap()[0];
     assert_eq!((node.standing, node.standing_since, node.first), (Standing::Up, later, later));
     assert_eq!(store.secrets(|_| ()).await.unwrap().len(), 1, "a beat leaves it");
+    assert!(
+        store.prune(Timestamp::MAX, |_| ()).await.unwrap().is_empty(),
+        "its name stays its own"
+    );
 }
