@@ -17,7 +17,7 @@ const SPAN: Duration = Duration::from_mins(1);
 /// The most addresses that are remembered; further ones count together.
 const ADDRESSES_MAX: usize = 4_096;
 
-/// How often something that costs the owner may be done in a [`SPAN`], whoever asks for it. Clones share it.
+/// How often something that costs the owner may be done in a `SPAN`, whoever asks for it. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget {
     most: u32,

@@ -1,7 +1,7 @@
 //! Beats that are signed by their node's key ([`crate::fleet::signed`]), on the route of the others.
 //!
 //! Invariants: a key speaks for one node, and for a node that has a key nobody else does, until its owner says so; what
-//! is cheap is looked at first, and the chain is asked, at most [`LOOKUPS_MAX`] times a minute, only about keys that have
+//! is cheap is looked at first, and the chain is asked, at most `LOOKUPS_MAX` times a minute, only about keys that have
 //! signed and whose nodes the hub knows already, so that no stranger enters the fleet; a beat is taken once.
 
 use std::collections::HashMap;

@@ -128,11 +128,11 @@ async fn create(
         return Err(away(format!("NATS did not take the job: {}", causes(&err))));
     }
     tracing::info!(job = %id, "a job was sent to {target}");
-    Ok(created(id, shown, now))
+    Ok(created(&id, shown, now))
 }
 
 /// The answer that a job is in the queue.
-fn created(id: JobId, asked: Map<String, Value>, now: Timestamp) -> Response {
+fn created(id: &JobId, asked: Map<String, Value>, now: Timestamp) -> Response {
     let ms = now.unix_ms();
     let place = [(header::LOCATION, format!("/tasks/{id}"))];
     let task = Task {

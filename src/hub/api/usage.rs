@@ -12,7 +12,6 @@ use crate::hub::store::usage::{CARD, JOB, Point, Used};
 use crate::usage::metric::{CardMetric, Metric};
 use crate::usage::rollup::Rolled;
 use crate::usage::sample::Unknown;
-use crate::usage::{CardMetric, Metric};
 use crate::web::Router;
 use crate::web::extract::{Path, Query as Asked, State};
 use crate::web::http::HeaderMap;

@@ -139,7 +139,7 @@ impl Eyes {
         .await
     }
 
-    /// The jobs that the hub sent and of which a node told, the newest first, at most [`SENT_MAX`].
+    /// The jobs that the hub sent and of which a node told, the newest first, at most `SENT_MAX`.
     pub async fn sent(&self) -> Result<Vec<Sent>, Error> {
         self.look(|db| {
             let sql = "SELECT id, node, body, statuses, is_over FROM tasks
@@ -185,7 +185,7 @@ fn places(db: &Connection, span: Span) -> Result<Vec<Place>, SqliteError> {
             places.push(row?);
         }
     }
-    places.sort_by(|one: &Place, other| other.0.cmp(&one.0));
+    places.sort_by_key(|place: &Place| std::cmp::Reverse(place.0));
     let skip = usize::try_from(span.offset).unwrap_or(usize::MAX);
     let take = usize::try_from(span.limit).unwrap_or(usize::MAX);
     Ok(places.into_iter().skip(skip).take(take).collect())

@@ -101,7 +101,7 @@ fn a_key_speaks_for_its_node_alone_and_nobody_else_speaks_for_that() {
     );
     refused(&post(&hub, &forged, &body), 401, "is not that of");
     let signed = ours.head(now(), &body);
-    refused(&post(&hub, &signed, &body.replace("}", " }")), 401, "is not that of");
+    refused(&post(&hub, &signed, &body.replace('}', " }")), 401, "is not that of");
     refused(&post(&hub, "Lamda-Signature: v1 x", &body), 401, "Lamda-Signature is: v1");
     refused(&hub.post(SECRET, &body), 403, "rack-1 has a key");
     assert_eq!(hub.post("wrong", &body).status, 401);

@@ -186,11 +186,11 @@ for number in range(int(args[2])):
 ";
     nats.python(script, &[&subject, &event.to_json(), &EVENTS.to_string()]);
     let is_there = |line: &String| line.contains(" of all");
-    eventually("the quick one has all", Duration::from_secs(120), || {
+    eventually("the quick one has all", Duration::from_mins(2), || {
         (quick.lines().iter().filter(|line| is_there(line)).count() == EVENTS).then_some(())
     });
     // More than a system keeps for a reader that doesn't read, and longer than the hub waits for it.
-    eventually("the lazy one has no place any more", Duration::from_secs(60), || {
+    eventually("the lazy one has no place any more", Duration::from_mins(1), || {
         let page = hub.ask("GET /metrics", &[], "").body;
         let count = |line: &str| line.strip_prefix("lamda_hub_sockets ")?.parse::<f64>().ok();
         page.lines().any(|line| count(line) == Some(1.0)).then_some(())

@@ -85,7 +85,7 @@ impl Watcher {
 
     /// The first line that is so.
     pub(crate) fn wait_for(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
-        eventually(what, Duration::from_secs(60), || {
+        eventually(what, Duration::from_mins(1), || {
             self.lines().into_iter().find(|line| is_it(line))
         })
     }

@@ -142,7 +142,7 @@ impl Looks {
             }
             all.push(Arc::new(used));
         }
-        let machine = self.machine.sample(at.at, wholes);
+        let machine = self.machine.sample(at.clock, wholes);
         self.cost = self.cost.saturating_add(thread_cpu().saturating_sub(begun));
         (all, machine)
     }

@@ -2,7 +2,7 @@
 //! own: what happened, the programs' lines, the coordinator's heartbeat and that of the registry over all backends.
 //!
 //! Invariants: nothing is told before it was written down; who observes never waits for Redis; lines never push out
-//! what happened, since each has a ring of its own; a line takes at most [`LINE_BYTES_MAX`] of it.
+//! what happened, since each has a ring of its own; a line takes at most `LINE_BYTES_MAX` of it.
 
 mod carry;
 pub mod system;
