@@ -23,6 +23,9 @@ pub(super) fn start(logging: &Logging, audience: Audience) {
     // The filter was validated when the settings were read.
     let filter = EnvFilter::try_new(filter).unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // A log that can't be written (a full disk, a closed pipe) must not end the program: telling of it on standard
+    // error would fail in the same way, and panic.
+    let builder = builder.log_internal_errors(false);
     let started = match logging.format {
         Format::Json => builder.json().flatten_event(true).try_init(),
         Format::Text => builder.with_ansi(stderr().is_terminal()).with_target(false).try_init(),

@@ -98,7 +98,11 @@ pub(super) async fn take(
     let (now, place) = (shared.clock.now(), peer.address.ip().to_canonical().to_string());
     let said = (seal.instance, Some(seal.at_ms));
     let clash = identities.hears(seal.node, said, &place, now);
-    let clash = clash.map_err(|why| wrong(shared, peer, why.to_string()))?;
+    // Whoever has the key guesses nothing.
+    let clash = clash.map_err(|why| {
+        count(&shared.counted.unauthorized);
+        Refusal::Plain(StatusCode::UNAUTHORIZED, why.to_string())
+    })?;
     let run = Run { instance: seal.instance, signed_ms: seal.at_ms, heard: now, place };
     let signed = Signed { beat: Beat { node_id: name.clone(), ..beat }, key: seal.node, run };
     if keep(shared, signed, clash, now).await? {

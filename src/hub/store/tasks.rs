@@ -149,13 +149,19 @@ impl Eyes {
         .await
     }
 
-    /// The job of this id: on the node that told of it last.
+    /// The job of this id: on the node that it was sent to, or else on the one that told of it last.
     pub async fn task(&self, id: String) -> Result<Option<Task>, Error> {
         self.look(move |db| {
+            let asked = "SELECT body FROM tasks WHERE id = ?1";
+            let asked = db.query_row(asked, [&id], |row| row.get::<_, String>(0)).optional()?;
+            // What another node says of a job that was not sent to it is its own word.
+            let only = asked.and_then(|body| {
+                json(&body).get("target")?.as_str()?.strip_prefix("dispatch.").map(str::to_owned)
+            });
             let sql = "SELECT job_id, node, first_ms, last_ms, statuses,
                 (SELECT body FROM tasks WHERE id = job_id) FROM jobs WHERE job_id = ?1
-                ORDER BY last_ms DESC LIMIT 1";
-            let known = db.query_row(sql, [&id], task).optional()?;
+                AND (?2 IS NULL OR node = ?2 COLLATE NOCASE) ORDER BY last_ms DESC LIMIT 1";
+            let known = db.query_row(sql, params![id, only], task).optional()?;
             if known.is_some() {
                 return Ok(known);
             }
@@ -274,6 +280,27 @@ mod tests {
         store.writer.call(true, fill).await.unwrap();
         assert_eq!(sends("b", 4).await, Sends::Another);
         assert_eq!(Eyes::of(store).task("b".to_owned()).await.unwrap().unwrap().asked, None);
+    }
+
+    #[tokio::test]
+    async fn what_another_node_says_of_a_job_that_was_sent_to_one_does_not_count() {
+        let store = Store::in_memory().unwrap();
+        let eyes = Eyes::of(store.clone());
+        let asked = json!({"target": "dispatch.0xAb"});
+        store.keep_task("a".to_owned(), asked, Timestamp::from_unix_ms(5)).await.unwrap();
+        let fill = |row: &'static str| {
+            move |db: &Connection| -> Result<(), Error> {
+                Ok(db.execute_batch(&format!("INSERT INTO jobs VALUES {row}"))?)
+            }
+        };
+        let forged = fill("('0xff', 'a', 6, 9, 'completed', 1, '[2]')");
+        store.writer.call(true, forged).await.unwrap();
+        let task = eyes.task("a".to_owned()).await.unwrap().unwrap();
+        assert_eq!((task.node, task.statuses), (None, json!([])));
+        let own = fill("('0xab', 'a', 6, 7, 'processing', 0, '[1]')");
+        store.writer.call(true, own).await.unwrap();
+        let task = eyes.task("a".to_owned()).await.unwrap().unwrap();
+        assert_eq!((task.node.as_deref(), task.statuses), (Some("0xab"), json!([1])));
     }
 
     #[tokio::test]

@@ -3,9 +3,9 @@
 //! Must hold: the key is in a file that its owner alone can read, and nowhere else; one that is there is never
 //! replaced.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
@@ -26,14 +26,25 @@ const TRIES_MAX: usize = 4;
 pub fn load_or_make(path: &Path) -> Result<Key, BoxError> {
     let named =
         |err: BoxError| BoxError::from(format!("the watcher's key {}: {err}", path.display()));
-    match std::fs::File::open(path) {
+    match File::open(path) {
         Ok(file) => {
+            is_private(&file).map_err(named)?;
             let text = Secret::read_line(file, LINE_BYTES_MAX).map_err(|err| named(err.into()))?;
             Key::from_hex(&text).map_err(|err| named(err.into()))
         }
         Err(err) if err.kind() == ErrorKind::NotFound => make(path).map_err(named),
         Err(err) => Err(named(err.into())),
     }
+}
+
+/// `Err` if others than its owner can read or change the file.
+fn is_private(file: &File) -> Result<(), BoxError> {
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(format!("it is open to others (mode {mode:04o}): run `chmod 600` on it").into());
+    }
+    Ok(())
 }
 
 /// Makes a key, and the file for it.
@@ -79,6 +90,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sidecar.key");
         std::fs::write(&path, "hunter2\n").unwrap();
+        let open = load_or_make(&path).unwrap_err().to_string();
+        assert!(open.contains("chmod 600"), "others can read it: {open}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let refused = load_or_make(&path).unwrap_err().to_string();
         assert!(refused.contains("sidecar.key") && !refused.contains("hunter2"), "{refused}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "hunter2\n");

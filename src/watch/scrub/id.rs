@@ -13,6 +13,10 @@ const HEX_MIN: usize = 16;
 /// The shortest text without a form of its own that is taken for a secret if it looks random.
 const BLOB_MIN: usize = 40;
 
+/// The shortest line of nothing but base64 that is taken for a part of a key, and the shortest one with padding.
+const LINE_MIN: usize = 48;
+const PADDED_MIN: usize = 8;
+
 /// The longest secret that is looked for, in bytes.
 const SECRET_MAX: usize = 64 * 1024;
 
@@ -188,6 +192,26 @@ pub(super) fn blob(bytes: &[u8], here: usize, found: &mut Vec<Range<usize>>) -> 
         found.push(start..end);
     }
     end
+}
+
+/// A line of nothing but base64: a part of a key file or of a certificate, whose head stood on a line before.
+pub(super) fn encoded_line(bytes: &[u8]) -> Option<Range<usize>> {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    let text = bytes.trim_ascii();
+    // Most lines have a space among their first bytes.
+    if !text.iter().all(is_part) || text.first() == Some(&b'/') {
+        return None;
+    }
+    if text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_public) {
+        return None;
+    }
+    let has = |is: fn(&u8) -> bool| text.iter().any(is);
+    let is_padded = text.len().is_multiple_of(4) && text.ends_with(b"=");
+    let is_mixed = has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
+    let is_long = text.len() >= LINE_MIN && is_mixed && has(u8::is_ascii_digit);
+    let is_key = text.len() >= PADDED_MIN && is_padded && has(u8::is_ascii_alphanumeric);
+    let start = bytes.len() - bytes.trim_ascii_start().len();
+    (is_long || is_key).then(|| start..start + text.len())
 }
 
 /// A UUID, or a hardware address with dashes, whose first part ends this word.

@@ -49,6 +49,7 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
 /// Where personal data stands. The spans may overlap.
 fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut here, mut blob_end) = (Vec::new(), 0, 0);
+    found.extend(id::encoded_line(bytes));
     id::web_tokens(bytes, &mut found);
     while let Some(&byte) = bytes.get(here) {
         if is_word(byte) {

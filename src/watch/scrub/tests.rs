@@ -10,6 +10,28 @@ fn check(text: &str, wanted: &str) {
 }
 
 #[test]
+fn lines_of_a_key_file_go_without_its_head() {
+    for line in [
+        "MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEA",
+        "  MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEA",
+        "PEMSHORT33==",
+    ] {
+        let margin = &line[..line.len() - line.trim_start().len()];
+        check(line, &format!("{margin}[REDACTED]"));
+    }
+    for line in [
+        PEER,
+        NEW_PEER,
+        "========",
+        "/usr/lib/Python3/Packages/Transformers/Models/Qwen2/Modeling",
+        "loading the model took 31 s",
+        "a=",
+    ] {
+        check(line, line);
+    }
+}
+
+#[test]
 fn people_and_hosts_go() {
     for (text, wanted) in [
         ("mail bob.smith+x@example.co.uk, or", "mail [REDACTED], or"),

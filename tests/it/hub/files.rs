@@ -19,6 +19,18 @@ impl Drop for EndOnDrop<'_> {
 }
 
 #[test]
+fn a_hub_whose_log_is_on_a_full_disk_goes_on_taking_beats() {
+    let mut hub = Hub::with(&[]);
+    hub.log_into("/dev/full");
+    hub.begin();
+    for _ in 0..2 {
+        assert_eq!(hub.post("wrong-token", r#"{"node_id":"n"}"#).status, 401);
+        assert_eq!(hub.post(SECRET, r#"{"node_id":"n"}"#).status, 200);
+    }
+    assert!(hub.child().try_wait().expect("a child").is_none(), "it runs");
+}
+
+#[test]
 fn a_hub_that_is_killed_amid_beats_has_lost_none_that_it_acknowledged() {
     let mut hub = Hub::start(&[]);
     let (at, taken, ended) = (hub.at.clone(), Mutex::new(Vec::new()), AtomicBool::new(false));
