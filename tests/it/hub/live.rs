@@ -189,6 +189,10 @@ async fn what_a_job_writes_uses_and_earns_reaches_the_hub() {
         printf 'step %s \\033[31mred\\033[0m\\n' $i; sleep 0.2; done; echo done > /output/output";
     let profile = json!({"monitoring_profile": {"interval_ms": 200, "profile": "intensive"}});
     world.publish("watched", &shell_with(script, &profile));
+    eventually("the job is known", PATIENCE, || {
+        let jobs = get(&hub, &format!("/api/jobs?node={name}")).to_string();
+        jobs.contains("\"watched\"").then_some(())
+    });
     let query = format!("topics=fleet&log_node={name}&log_job=watched");
     let said = streamed(&hub, &query, |text| text.contains("step "));
     assert!(said.contains(r#"{"log":{"is_heard":true}}"#), "{said}");
