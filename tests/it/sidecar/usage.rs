@@ -201,10 +201,10 @@ async fn a_container_is_measured_in_its_own_group_with_its_own_network() {
     let at = |name: &str| folder.path().join(name);
     // Children that come and go, and a file that stays in memory.
     let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; \
-                  while [ ! -e /work/go ]; do sleep 0.1; done; \
+                  while [ ! -e /shared/go ]; do sleep 0.1; done; \
                   for n in 1 2 3 4; do (i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done); done; \
-                  times > /work/times; mv /work/times /work/done; sleep 600";
-    let volume = format!("{}:/work", folder.path().display());
+                  times > /shared/times; mv /shared/times /shared/done; sleep 600";
+    let volume = format!("{}:/shared", folder.path().display());
     let run = Command::new(tool("docker"))
         .env("DOCKER_HOST", engine.host())
         .args(["run", "--detach", "--volume", &volume, "busybox:test", "sh", "-c", script])
