@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::earned::{OfDay, OfNode, Sum, Told};
 use super::fleet::{find, key_of};
-use super::pages::{Pages, Refused, answer};
+use super::pages::{Asked, Pages, Refused, answer};
 use crate::hub::fleet::Node;
 use crate::hub::store::earned::{DAY_MS, Days, Earned, There};
 use crate::web::Router;
-use crate::web::extract::{Query as Asked, State};
+use crate::web::extract::State;
 use crate::web::http::HeaderMap;
 use crate::web::response::Response;
 use crate::web::routing::get;

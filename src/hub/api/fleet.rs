@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::pages::{Pages, Refused, answer};
+use super::pages::{Asked, Pages, Refused, answer};
 use crate::hub::fleet::view::{self, Query, Row, Written};
 use crate::hub::fleet::{Node, Scored};
 use crate::hub::store::view::{EventQuery, EventRow, JobRow, Past, Told};
 use crate::web::Router;
-use crate::web::extract::{Query as Asked, State};
+use crate::web::extract::State;
 use crate::web::http::HeaderMap;
 use crate::web::response::Response;
 use crate::web::routing::get;
@@ -194,21 +194,27 @@ struct WholeJob {
     at: u64,
 }
 
+const NO_JOB: Refused = Refused::Unknown("the hub has heard of no such job of this node");
+
+/// The node of a job that is asked for, if everything may be seen and the job can be one.
+fn of_job(state: &Pages, asked: &AskedJob) -> Result<Arc<Node>, Refused> {
+    state.all()?;
+    if asked.job.len() > NAME_BYTES_MAX {
+        return Err(NO_JOB);
+    }
+    find(state, &asked.node)
+}
+
 async fn job(
     state: State<Pages>,
-    asked: HeaderMap,
-    Asked(AskedJob { node, job }): Asked<AskedJob>,
+    head: HeaderMap,
+    Asked(asked): Asked<AskedJob>,
 ) -> Result<Response, Refused> {
-    const UNKNOWN: Refused = Refused::Unknown("the hub has heard of no such job of this node");
-    state.all()?;
-    if job.len() > NAME_BYTES_MAX {
-        return Err(UNKNOWN);
-    }
-    let node = find(&state, &node)?;
+    let node = of_job(&state, &asked)?;
     let address = key_of(&node);
-    let told = state.eyes.job(address.clone(), job).await?.ok_or(UNKNOWN)?;
+    let told = state.eyes.job(address.clone(), asked.job).await?.ok_or(NO_JOB)?;
     let at = state.now.get().unix_ms();
-    Ok(answer(&asked, &WholeJob { told, node: node.name.clone(), address, at }))
+    Ok(answer(&head, &WholeJob { told, node: node.name.clone(), address, at }))
 }
 
 #[derive(Serialize)]
@@ -220,15 +226,10 @@ struct ToldReceipts {
 /// The receipts of a node around one of its jobs: a root on the chain covers several.
 async fn receipts(
     state: State<Pages>,
-    asked: HeaderMap,
-    Asked(AskedJob { node, job }): Asked<AskedJob>,
+    head: HeaderMap,
+    Asked(asked): Asked<AskedJob>,
 ) -> Result<Response, Refused> {
-    const UNKNOWN: Refused = Refused::Unknown("the hub has heard of no such job of this node");
-    state.all()?;
-    if job.len() > NAME_BYTES_MAX {
-        return Err(UNKNOWN);
-    }
-    let node = key_of(&*find(&state, &node)?);
-    let rows = state.eyes.receipts(node, job).await?.ok_or(UNKNOWN)?;
-    Ok(answer(&asked, &ToldReceipts { rows, at: state.now.get().unix_ms() }))
+    let node = key_of(&*of_job(&state, &asked)?);
+    let rows = state.eyes.receipts(node, asked.job).await?.ok_or(NO_JOB)?;
+    Ok(answer(&head, &ToldReceipts { rows, at: state.now.get().unix_ms() }))
 }

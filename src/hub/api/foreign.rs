@@ -38,7 +38,13 @@ impl Foreign {
 
 impl From<Refusal> for Foreign {
     fn from(refusal: Refusal) -> Self {
-        Self::Ours(refusal)
+        match refusal {
+            // What is a matter of tokens is told as everywhere.
+            Refusal::Plain(status, what) if status != StatusCode::FORBIDDEN => {
+                Self::Said(status, what)
+            }
+            other => Self::Ours(other),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod alerts_view;
 mod apps;
+mod asked;
 pub mod auth;
 mod body;
 mod earned;

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::error::Refusal;
-use super::pages::{Pages, Refused, answer};
+use super::pages::{Asked, Pages, Refused, answer};
 use super::{Shared, auth, body, fleet};
 use crate::chain::key::recover;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::seen::{BODY_BYTES_MAX, LATE_AFTER, SIGNATURE_HEAD, Said, disagreements};
 use crate::hub::store::seen::{Change, Seen, Taken};
 use crate::ids::Signature;
-use crate::web::extract::{ConnectInfo, Query, Request, State};
+use crate::web::extract::{ConnectInfo, Request, State};
 use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::response::Response;
 use crate::web::routing::{get, post};
@@ -119,7 +119,7 @@ struct Whole {
 async fn show(
     state: State<Pages>,
     asked: HeaderMap,
-    Query(fleet::Named { name }): Query<fleet::Named>,
+    Asked(fleet::Named { name }): Asked<fleet::Named>,
 ) -> Result<Response, Refused> {
     state.all()?;
     let node = fleet::find(&state, &name)?;

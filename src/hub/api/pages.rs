@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::earned::Told;
@@ -17,6 +18,8 @@ use crate::hub::store::Error;
 use crate::hub::store::view::Eyes;
 use crate::ids::Address;
 use crate::web::Json;
+use crate::web::extract::{FromRequestParts, Query};
+use crate::web::http::request::Parts;
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse, Response};
 
@@ -114,6 +117,19 @@ impl Pages {
             Show::Status => Ok(false),
             Show::Off => Err(Refused::LogIn),
         }
+    }
+}
+
+/// The query of a question.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Pages> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, pages: &Pages) -> Result<Self, Refused> {
+        let query = Query::<T>::from_request_parts(parts, pages).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|err| Refused::Wrong(err.body_text()))
     }
 }
 

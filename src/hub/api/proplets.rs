@@ -1,6 +1,6 @@
 //! Nodes and jobs as the third original system's manager lists them, and what they told of what they use.
 //!
-//! Must hold: only who may see everything is answered; an answer has at most [`LIMIT_MAX`] entries.
+//! Must hold: only who may see everything is answered; an answer has at most [`LIMIT_MAX`](super::asked::LIMIT_MAX) entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,20 +10,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::foreign::{self, Foreign};
+use super::asked::{Asked, Id, Part, Sees};
+use super::foreign::Foreign;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
 use crate::hub::fleet::Node;
 use crate::hub::store::proplets::{Span, Teller};
 use crate::usage::heard::node_id;
-use crate::web::extract::{ConnectInfo, Path, Query, State};
-use crate::web::http::{HeaderMap, header};
+use crate::web::extract::State;
+use crate::web::http::header;
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::get;
-use crate::web::{Json, Peer, Router};
-
-/// The most entries of an answer, and how many there are if nobody says.
-pub(super) const LIMIT_MAX: u64 = 100;
+use crate::web::{Json, Router};
 
 /// Another system's node that says nothing for so long is not alive: three of its own intervals.
 const FOREIGN: Duration = Duration::from_secs(30);
@@ -38,45 +36,32 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/tasks/{id}/metrics", get(task_metrics))
 }
 
-/// Which part of a list is asked for.
+/// Which nodes are asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
-    offset: Option<u64>,
-    limit: Option<u64>,
+struct Which {
     /// `active` or `inactive`.
     status: String,
 }
 
-impl Asked {
-    pub(super) fn span(&self) -> Result<Span, Foreign> {
-        let limit = self.limit.unwrap_or(LIMIT_MAX);
-        if limit > LIMIT_MAX {
-            return Err(Foreign::bad("invalid limit size"));
-        }
-        Ok(Span { offset: self.offset.unwrap_or_default(), limit })
-    }
-}
-
-/// What is asked, by whom.
-type Who = (ConnectInfo<Peer>, HeaderMap);
-
 /// A part of a list, under this key.
 pub(super) fn page(key: &str, rows: &[Value], total: u64, span: Span) -> Response {
     let Span { offset, limit } = span;
-    let told = Json(json!({"offset": offset, "limit": limit, "total": total, key: rows}));
-    ([(header::CACHE_CONTROL, "no-store")], told).into_response()
+    told(&json!({"offset": offset, "limit": limit, "total": total, key: rows}))
+}
+
+/// An answer that nobody keeps.
+pub(super) fn told(what: &Value) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(what)).into_response()
 }
 
 async fn list(
     State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Query(asked): Query<Asked>,
+    _: Sees,
+    Part(span): Part,
+    Asked(which): Asked<Which>,
 ) -> Result<Response, Foreign> {
-    may_see(&shared, (peer, head)).await?;
-    let span = asked.span()?;
-    let is_wanted = match &*asked.status {
+    let is_wanted = match &*which.status {
         "" => None,
         "active" => Some(true),
         "inactive" => Some(false),
@@ -93,28 +78,18 @@ async fn list(
     Ok(page("proplets", &rows, total, span))
 }
 
-async fn one(
-    State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, Foreign> {
-    may_see(&shared, (peer, head)).await?;
+async fn one(State(shared): State<Shared>, _: Sees, Id(id): Id) -> Result<Response, Foreign> {
     let proplet = find(&shared, &id).await?;
     let rows = show(&shared, vec![proplet]).await?;
-    let told = Json(rows.into_iter().next().unwrap_or_default());
-    Ok(([(header::CACHE_CONTROL, "no-store")], told).into_response())
+    Ok(told(rows.first().unwrap_or(&Value::Null)))
 }
 
 async fn metrics(
     State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    _: Sees,
+    Id(id): Id,
+    Part(span): Part,
 ) -> Result<Response, Foreign> {
-    may_see(&shared, (peer, head)).await?;
-    let span = asked.span()?;
     let proplet = find(&shared, &id).await?;
     let (rows, total) = shared.eyes.told(Teller::Node, proplet.key, span).await?;
     Ok(page("metrics", &rows, total, span))
@@ -122,13 +97,10 @@ async fn metrics(
 
 async fn alive_history(
     State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    _: Sees,
+    Id(id): Id,
+    Part(span): Part,
 ) -> Result<Response, Foreign> {
-    may_see(&shared, (peer, head)).await?;
-    let span = asked.span()?;
     let proplet = find(&shared, &id).await?;
     let (at, total) = shared.eyes.alive_at(proplet.name, proplet.key, span).await?;
     let time = |ms: u64| json!(Timestamp::from_unix_ms(ms));
@@ -138,23 +110,15 @@ async fn alive_history(
 
 async fn task_metrics(
     State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    _: Sees,
+    Id(id): Id,
+    Part(span): Part,
 ) -> Result<Response, Foreign> {
-    may_see(&shared, (peer, head)).await?;
-    let span = asked.span()?;
     let (rows, total) = shared.eyes.told(Teller::Job, id.clone(), span).await?;
     if total == 0 && shared.eyes.task(id).await?.is_none() {
         return Err(Foreign::unknown("no such task is known"));
     }
     Ok(page("metrics", &rows, total, span))
-}
-
-pub(super) async fn may_see(shared: &Shared, (peer, head): Who) -> Result<(), Foreign> {
-    let ConnectInfo(peer) = peer;
-    Ok(foreign::sees_all(shared, &head, &peer).await?)
 }
 
 /// A node: of the hub's fleet, or one that was only heard in the third original system's messages.

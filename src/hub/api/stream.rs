@@ -19,7 +19,7 @@ use super::fleet::{find, key_of};
 use super::live::{Message, Topic};
 use super::pages::{self, FRESH, Pages, Refused};
 use crate::hub::logs::{self, Followed, Whose};
-use crate::web::extract::{ConnectInfo, Extension, Query, State};
+use crate::web::extract::{ConnectInfo, Extension, State};
 use crate::web::http::{StatusCode, header};
 use crate::web::response::sse::{Event, KeepAlive, Sse};
 use crate::web::response::{IntoResponse as _, Response};
@@ -53,7 +53,7 @@ struct Asked {
 
 async fn open(
     state: State<Pages>,
-    Query(Asked { topics, log_node, log_job }): Query<Asked>,
+    pages::Asked(Asked { topics, log_node, log_job }): pages::Asked<Asked>,
     peer: Option<Extension<ConnectInfo<Peer>>>,
     person: Option<Extension<pages::Reader>>,
 ) -> Result<Response, Refused> {
@@ -303,7 +303,7 @@ mod tests {
         let pages = pages::tests::pages(Fleet::new([]), Show::Full);
         let ask = async |topics: &str| {
             let asked = Asked { topics: topics.to_owned(), ..Asked::default() };
-            let answer = open(State(pages.clone()), Query(asked), None, None).await;
+            let answer = open(State(pages.clone()), pages::Asked(asked), None, None).await;
             answer.map(|answer| answer.status())
         };
         assert_eq!(ask("fleet,events").await.unwrap(), StatusCode::OK);

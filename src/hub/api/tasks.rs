@@ -6,9 +6,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::foreign::Foreign;
-use super::proplets::{self, Asked, page};
-use super::{Shared, body, people};
+use super::asked::{Id, Part, Sees};
+use super::foreign::{self, Foreign};
+use super::proplets::{page, told};
+use super::{Shared, people};
 use crate::bus::Target;
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
@@ -19,8 +20,8 @@ use crate::job::spec::{self, Parsed};
 use crate::job::status::Stage;
 use crate::job::task::{self, Draft};
 use crate::report::causes;
-use crate::web::extract::{ConnectInfo, Path, Query, Request, State};
-use crate::web::http::{HeaderMap, StatusCode, header};
+use crate::web::extract::{ConnectInfo, Request, State};
+use crate::web::http::{StatusCode, header};
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::get;
 use crate::web::{Json, Peer, Router};
@@ -38,12 +39,9 @@ pub(super) fn routes() -> Router<Shared> {
 
 async fn list(
     State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Query(asked): Query<Asked>,
+    _: Sees,
+    Part(span): Part,
 ) -> Result<Response, Foreign> {
-    proplets::may_see(&shared, (peer, head)).await?;
-    let span = asked.span()?;
     if span.offset > OFFSET_MAX {
         return Err(Foreign::bad(format!("`offset` is at most {OFFSET_MAX}")));
     }
@@ -52,27 +50,13 @@ async fn list(
     Ok(page("tasks", &rows, total, span))
 }
 
-async fn one(
-    State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, Foreign> {
-    proplets::may_see(&shared, (peer, head)).await?;
-    let task = find(&shared, id).await?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(shown(&task))).into_response())
+async fn one(State(shared): State<Shared>, _: Sees, Id(id): Id) -> Result<Response, Foreign> {
+    Ok(told(&shown(&find(&shared, id).await?)))
 }
 
-async fn results(
-    State(shared): State<Shared>,
-    peer: ConnectInfo<Peer>,
-    head: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, Foreign> {
-    proplets::may_see(&shared, (peer, head)).await?;
-    let told = shown(&find(&shared, id).await?);
-    let results = told.get("results").cloned().unwrap_or_default();
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({"results": results}))).into_response())
+async fn results(State(shared): State<Shared>, _: Sees, Id(id): Id) -> Result<Response, Foreign> {
+    let task = shown(&find(&shared, id).await?);
+    Ok(told(&json!({"results": task.get("results")})))
 }
 
 async fn find(shared: &Shared, id: String) -> Result<Task, Foreign> {
@@ -86,9 +70,7 @@ async fn create(
 ) -> Result<Response, Foreign> {
     let (head, sent) = request.into_parts();
     people::only_admin(&shared, &head.headers, &peer).await?;
-    let bytes = body::bytes(&head.headers, sent).await?;
-    let sent: Map<String, Value> = serde_json::from_slice(&bytes)
-        .map_err(|err| Foreign::bad(format!("the body is no JSON object: {err}")))?;
+    let sent = foreign::object(&head.headers, sent).await?;
     let draft = task::draft(&sent).map_err(Foreign::bad)?;
     let Draft { mut message, id, node, pool, mut shown } = draft;
     let id: JobId = match id {

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::{NAME_BYTES_MAX, find, key_of};
-use super::pages::{Pages, Refused, answer};
+use super::pages::{Asked, Pages, Refused, answer};
 use crate::hub::store::usage::{CARD, JOB, Point, Used};
 use crate::usage::metric::{CardMetric, Metric};
 use crate::usage::rollup::Rolled;
 use crate::usage::sample::Unknown;
 use crate::web::Router;
-use crate::web::extract::{Path, Query as Asked, State};
+use crate::web::extract::{Path, State};
 use crate::web::http::HeaderMap;
 use crate::web::response::Response;
 use crate::web::routing::get;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::probe::Programs;
@@ -22,7 +23,9 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::rule::Trouble;
 use crate::telemetry::{CONTENT_TYPE, Family, Page};
 use crate::watch::verdict::Answer;
-use crate::web::extract::{Path, Query, State};
+use crate::web::extract::rejection::QueryRejection;
+use crate::web::extract::{FromRequestParts, Path, Query, State};
+use crate::web::http::request::Parts;
 use crate::web::http::{StatusCode, header};
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::get;
@@ -192,6 +195,20 @@ fn unknown() -> Response {
     refuse(StatusCode::NOT_FOUND, "no program of this name is watched")
 }
 
+/// The query.
+#[derive(Debug)]
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned> FromRequestParts<Shared> for Asked<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
+        let query = Query::<T>::from_request_parts(parts, shared).await;
+        let wrong = |err: QueryRejection| refuse(StatusCode::BAD_REQUEST, &err.body_text());
+        query.map(|Query(asked)| Self(asked)).map_err(wrong)
+    }
+}
+
 /// A part of a list.
 #[derive(Debug, Deserialize)]
 struct Part {
@@ -204,7 +221,7 @@ struct Part {
 async fn verdicts(
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    Query(part): Query<Part>,
+    Asked(part): Asked<Part>,
 ) -> Response {
     let Some(limit) = shared.limit(&name, &part, VERDICTS_MAX) else { return unknown() };
     answer(shared.store.verdicts(&name, limit).await.map(|all| {
@@ -219,7 +236,7 @@ async fn verdicts(
 async fn observations(
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    Query(part): Query<Part>,
+    Asked(part): Asked<Part>,
 ) -> Response {
     let Some(limit) = shared.limit(&name, &part, ROWS_MAX) else { return unknown() };
     let before = part.before.unwrap_or(i64::MAX);

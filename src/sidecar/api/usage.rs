@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ROWS, Shared, refuse, unknown};
+use super::{Asked, ROWS, Shared, refuse, unknown};
 use crate::clock::Timestamp;
 use crate::host::machine::Memory;
 use crate::sidecar::probe::usage::MACHINE;
@@ -15,7 +15,7 @@ use crate::sidecar::used::{Board, MachineUsed, Used};
 use crate::telemetry::{Family, Page};
 use crate::usage::{CardMetric, CardReadings, Metric, Reading, Readings, Span, Unknown};
 use crate::web::Json;
-use crate::web::extract::{Path, Query, State};
+use crate::web::extract::{Path, State};
 use crate::web::http::StatusCode;
 use crate::web::response::{IntoResponse as _, Response};
 
@@ -35,7 +35,7 @@ pub(super) struct Part {
 pub(super) async fn of_program(
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    Query(part): Query<Part>,
+    Asked(part): Asked<Part>,
 ) -> Response {
     if shared.program(&name).is_none() {
         return unknown();
@@ -45,7 +45,7 @@ pub(super) async fn of_program(
 }
 
 /// What the machine does now, and its series.
-pub(super) async fn of_machine(State(shared): State<Shared>, Query(part): Query<Part>) -> Response {
+pub(super) async fn of_machine(State(shared): State<Shared>, Asked(part): Asked<Part>) -> Response {
     let newest = shared.board.machine().map(|used| machine(&used));
     answer(&shared, MACHINE, newest, &part).await
 }
