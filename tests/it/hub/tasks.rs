@@ -122,6 +122,16 @@ fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends
         let (status, why) = with(key, value);
         assert!(status == 400 && why.contains(says), "{key}: {status} {why}");
     }
+    let (status, why) = with("name", json!("x".repeat(20_000)));
+    assert!(status == 413 && why.contains("16384"), "{status} {why}");
+    for path in
+        ["/tasks?offset=abc", "/tasks?limit=-1", "/proplets?limit=1000", "/tasks/%ff/results"]
+    {
+        let (status, said) = curl(&hub, path, &[]);
+        assert!(status == 400 && said["error"].is_string(), "{path}: {status} {said}");
+    }
+    let (status, said) = curl(&hub, "/api/usage", &[]);
+    assert!(status == 400 && said["detail"].is_string(), "{status} {said}");
     let (status, why) = post(&hub, &task);
     assert!(status == 503 && why["error"].to_string().contains("no node is up"), "{why}");
     // Whose nodes may be back soon.

@@ -189,7 +189,10 @@ fn checks_answers(sidecar: &Sidecar) {
     let machine = &machine["newest"];
     assert!(machine["cpu_percent"].is_number() && number(machine, "cores") >= 1, "{machine:#}");
     assert_eq!(machine["cards"][0]["gpu_memory_total_bytes"], json!(24_u64 << 30));
-    assert_eq!(sidecar.ask("/api/programs/one/usage?span=3h").status, 400);
+    for query in ["span=3h", "limit=many"] {
+        let refused = sidecar.ask(&format!("/api/programs/one/usage?{query}"));
+        assert!(refused.status == 400 && refused.json()["error"].is_string(), "{refused:?}");
+    }
     assert_eq!(sidecar.ask("/api/programs/two/usage").status, 404);
 }
 
