@@ -90,10 +90,10 @@ fn octet(digits: &[u8]) -> Option<u8> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// An address in the name that a cloud gives a host: `ip-10-0-0-7`, `ec2-198-51-100-7`.
+/// An address in the name that a cloud gives a host: `ip-10-0-0-7`, `ec2-198-51-100-7`, `host-10-0-0-7`.
 pub(super) fn cloud_host(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let name = bytes.get(word.clone())?;
-    if !name.ends_with(b"ip") && !name.ends_with(b"ec2") {
+    if ![&b"ip"[..], b"ec2", b"host"].iter().any(|head| name.ends_with(head)) {
         return None;
     }
     let first = run(bytes, word.end + 1, 4, |byte| byte.is_ascii_digit());

@@ -17,6 +17,10 @@ const BLOB_MIN: usize = 40;
 const LINE_MIN: usize = 48;
 const PADDED_MIN: usize = 8;
 
+/// The shortest part of a URL's path that is taken for a key if it looks random, and how much of a URL is looked at.
+const URL_KEY_MIN: usize = 20;
+const URL_MAX: usize = 2_048;
+
 /// The longest secret that is looked for, in bytes.
 const SECRET_MAX: usize = 64 * 1024;
 
@@ -171,6 +175,14 @@ pub(super) fn blob(bytes: &[u8], here: usize, found: &mut Vec<Range<usize>>) -> 
     if text.len() < BLOB_MIN || text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_public) {
         return end;
     }
+    if is_random(text) {
+        found.push(start..end);
+    }
+    end
+}
+
+/// Whether letters and digits follow each other as in a random text.
+fn is_random(text: &[u8]) -> bool {
     let count = |is: fn(&u8) -> bool| text.iter().filter(|byte| is(byte)).count();
     let kind = |byte: u8| match byte {
         b'a'..=b'z' => Some(0),
@@ -184,14 +196,33 @@ pub(super) fn blob(bytes: &[u8], here: usize, found: &mut Vec<Range<usize>>) -> 
     };
     let changes = text.windows(2).filter(is_change).count();
     // Of random letters and digits six of ten neighbours differ in kind, of words and paths one or two.
-    let is_random = count(u8::is_ascii_lowercase) > 0
+    count(u8::is_ascii_lowercase) > 0
         && count(u8::is_ascii_uppercase) * 6 > text.len()
         && count(u8::is_ascii_digit) > 0
-        && changes * 3 > text.len();
-    if is_random {
-        found.push(start..end);
+        && changes * 3 > text.len()
+}
+
+/// Keys in the path of a URL, whose part behind `://` begins here: `https://rpc.example/v2/KEY`.
+pub(super) fn url_keys(bytes: &[u8], from: usize, found: &mut Vec<Range<usize>>) {
+    let is_url = |byte: u8| !byte.is_ascii_whitespace() && !b"\"'<>`?#".contains(&byte);
+    let end = run(bytes, from, URL_MAX, is_url);
+    let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+    let mut here = run(bytes, from, end - from, |byte| byte != b'/');
+    while here < end {
+        let next = run(bytes, here + 1, end - here, |byte| byte != b'/').min(end);
+        let part = bytes.get(here + 1..next).unwrap_or_default();
+        // What ends the sentence is no part of it.
+        let length = run_back(part, part.len(), 4, |byte| b".,;:)]}".contains(&byte));
+        let part = part.get(..length).unwrap_or_default();
+        if part.len() >= URL_KEY_MIN
+            && part.iter().all(is_key)
+            && !is_public(part)
+            && is_random(part)
+        {
+            found.push(here + 1..here + 1 + part.len());
+        }
+        here = next.max(here + 1);
     }
-    end
 }
 
 /// A line of nothing but base64: a part of a key file or of a certificate, whose head stood on a line before.
@@ -238,7 +269,8 @@ pub(super) fn dashed(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> 
 pub(super) fn vendor(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let name = bytes.get(word.clone())?;
     let end = || run(bytes, word.end, SECRET_MAX, |byte| is_word(byte) || byte == b'-');
-    if DASHED_VENDORS.contains(&name) {
+    // Google's keys may have a dash anywhere.
+    if DASHED_VENDORS.contains(&name) || name.starts_with(b"AIza") {
         let end = end();
         return (end - word.end > HEX_MIN).then_some(word.start..end);
     }

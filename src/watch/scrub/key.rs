@@ -8,7 +8,7 @@ use super::bytes::{at, is_word, run, run_back};
 const NAME_MAX: usize = 40;
 
 /// How the names of secrets end, in lower case, with `_` between words.
-const SECRETS: [&str; 44] = [
+const SECRETS: [&str; 53] = [
     "secret",
     "secrets",
     "token",
@@ -53,6 +53,15 @@ const SECRETS: [&str; 44] = [
     "serial_no",
     "s/n",
     "imei",
+    "gpu_sn",
+    "card_sn",
+    "db_pass",
+    "user_pass",
+    "admin_pass",
+    "root_pass",
+    "smtp_pass",
+    "redis_pass",
+    "rpc_pass",
 ];
 
 /// Those of them whose values are several words, up to the end of the line.
@@ -63,9 +72,9 @@ const WHOLE_LINES: [&str; 6] =
 const NOTHING: [&[u8]; 5] = [b"none", b"null", b"true", b"false", b"undefined"];
 
 /// The last two letters of [`SECRETS`]: nearly every other name is told by them.
-const ENDS: [&[u8; 2]; 21] = [
+const ENDS: [&[u8; 2]; 23] = [
     b"et", b"ts", b"en", b"rd", b"ds", b"wd", b"se", b"de", b"ey", b"ys", b"id", b"al", b"ls",
-    b"ic", b"on", b"ie", b"wt", b"er", b"no", b"/n", b"ei",
+    b"ic", b"on", b"ie", b"wt", b"er", b"no", b"/n", b"ei", b"sn", b"ss",
 ];
 
 /// What a name of a secret holds anywhere.
@@ -96,7 +105,8 @@ impl Name {
         let is = |known: &&str| ends_as(name, known.as_bytes());
         let last =
             [at(name, end.saturating_sub(2)), at(name, end - 1)].map(|c| c.to_ascii_lowercase());
-        let is_secret = || ENDS.contains(&&last) && SECRETS.iter().any(is);
+        let is_serial = || name.eq_ignore_ascii_case(b"sn");
+        let is_secret = || ENDS.contains(&&last) && (SECRETS.iter().any(is) || is_serial());
         if !is_secret() && !holds_strong(name) {
             return None;
         }
@@ -153,7 +163,28 @@ pub(super) fn option(bytes: &[u8], here: usize) -> Option<Range<usize>> {
     if value_from == end {
         return None;
     }
+    if bytes.get(from..end) == Some(b"user") {
+        return user(bytes, here, end);
+    }
     value(bytes, value_from, Name::of(bytes.get(from..end)?)?)
+}
+
+/// The password of an option that begins here and ends there, `-u NAME:PASSWORD`; two numbers are a user and a group.
+pub(super) fn user(bytes: &[u8], here: usize, end: usize) -> Option<Range<usize>> {
+    if here > 0 && at(bytes, here - 1) != b' ' {
+        return None;
+    }
+    let from = run(bytes, end, 4, |byte| byte == b' ');
+    let name_end = run(bytes, from, NAME_MAX, |byte| is_word(byte) || b"-@\"'".contains(&byte));
+    // `main.py:app` is none; a mail address has a dot behind its `@`.
+    let is_mail = bytes.get(from..name_end)?.contains(&b'@');
+    let is_host = |byte: u8| is_mail && (is_word(byte) || b"-.".contains(&byte));
+    let name_end = run(bytes, name_end, NAME_MAX, is_host);
+    let password_end = run(bytes, name_end + 1, 256, |byte| !b" \t\"'".contains(&byte));
+    let password = bytes.get(name_end + 1..password_end)?;
+    let is_group = password.iter().all(u8::is_ascii_digit);
+    let is_pair = from > end && name_end > from && at(bytes, name_end) == b':';
+    (is_pair && !is_group).then_some(name_end + 1..password_end)
 }
 
 /// The rest of a line in which a private key's file begins: `-----BEGIN PRIVATE KEY-----`.
@@ -172,6 +203,12 @@ pub(super) fn after_word(bytes: &[u8], word: &Range<usize>) -> Option<Range<usiz
         6 if is(b"bearer") => {
             let span = value(bytes, from, Name { is_whole_line: false })?;
             (span.len() >= 8).then_some(span)
+        }
+        // Words alone, as in `password authentication failed`, are none.
+        6 | 8 | 10 if [&b"passwd"[..], b"password", b"passphrase"].iter().any(|it| is(it)) => {
+            let span = value(bytes, from, Name { is_whole_line: false })?;
+            let has_digit = bytes.get(span.clone())?.iter().any(u8::is_ascii_digit);
+            (span.len() >= 6 && has_digit).then_some(span)
         }
         6 if is(b"serial") => {
             let middle =

@@ -79,6 +79,9 @@ fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
                 b'-' if at(bytes, here + 1) == b'-' => {
                     take(key::option(bytes, here), here, &mut found)
                 }
+                b'-' if at(bytes, here + 1) == b'u' => {
+                    take(key::user(bytes, here, here + 2), here, &mut found)
+                }
                 _ => here + 1,
             };
         }
@@ -110,6 +113,7 @@ fn after_word(bytes: &[u8], word: Range<usize>, found: &mut Vec<Range<usize>>) -
 /// What a colon may be part of: an address, the end of a URL's scheme, the end of a key.
 fn colon(bytes: &[u8], here: usize, found: &mut Vec<Range<usize>>) -> usize {
     if at(bytes, here + 1) == b'/' && at(bytes, here + 2) == b'/' {
+        id::url_keys(bytes, here + 3, found);
         let Some(user) = address::user_of_url(bytes, here + 3) else { return here + 1 };
         // The `@` is no part of a mail address.
         let next = user.end + 1;

@@ -10,6 +10,41 @@ fn check(text: &str, wanted: &str) {
 }
 
 #[test]
+fn keys_go_wherever_people_and_programs_write_them() {
+    for (text, wanted) in [
+        (
+            "rpc https://opbnb-mainnet.g.example.com/v2/a1B2c3D4e5F6g7H8i9J0kLmN-pQ is slow",
+            "rpc https://opbnb-mainnet.g.example.com/v2/[REDACTED] is slow",
+        ),
+        (
+            "POST https://hooks.example/a/Xy1Zw2Vu3Ts4Rq5Po6Nm7Lk8.",
+            "POST https://hooks.example/a/[REDACTED].",
+        ),
+        ("key AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY", "key [REDACTED]"),
+        ("curl -u admin:hunter2 http://x", "curl -u admin:[REDACTED] http://x"),
+        ("curl --user admin:hunter2 http://x", "curl --user admin:[REDACTED] http://x"),
+        ("DB_PASS=hunter2 ./run", "DB_PASS=[REDACTED] ./run"),
+        ("the PASSWORD hunter2 is wrong", "the PASSWORD [REDACTED] is wrong"),
+        ("SN: 1322821012345", "SN: [REDACTED]"),
+        ("GPU SN: 1322821012345", "GPU SN: [REDACTED]"),
+        ("host-10-11-12-14.lan", "host-[REDACTED].lan"),
+    ] {
+        check(text, wanted);
+    }
+    for text in [
+        "GET https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-14B/resolve/main/x.json",
+        "see https://docs.example.com/en/latest/configuration-of-the-launcher/index.html",
+        "docker run -u 1000:1000 image",
+        "python -u main.py:app",
+        "password authentication failed for user x",
+        "forward_pass=0.5 s, bypass=1, asn=13335",
+        "grep -u x",
+    ] {
+        check(text, text);
+    }
+}
+
+#[test]
 fn lines_of_a_key_file_go_without_its_head() {
     for line in [
         "MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEAxyzLINE1MIIEowIBAAKCAQEA",
