@@ -4,12 +4,14 @@
 //! period. The server library's types are named through this module only.
 
 mod bounded;
+mod named;
 
 use std::future::{Future, IntoFuture as _};
 use std::io;
 use std::time::Duration;
 
 pub use bounded::{Bounds, Peer, serve_within, serve_within_until};
+pub use named::{names_this_machine, only_by_own_name};
 
 pub use axum::{Json, Router, body, extract, http, response, routing};
 

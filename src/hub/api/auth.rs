@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use crate::hub::settings::{Public, Settings};
 use crate::hub::store::nodes::Hash;
 use crate::secret::Secret;
+use crate::web;
 use crate::web::http::{HeaderMap, header};
 
 /// The longest token that is looked at, in bytes.
@@ -102,14 +103,8 @@ impl Tokens {
 
 /// Whether the page of this machine is asked for, by its own name, and not through a proxy.
 pub(super) fn is_here(head: &HeaderMap) -> bool {
-    let host = head.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-    });
-    let is_local = name.eq_ignore_ascii_case("localhost")
-        || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     let proxies = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
-    is_local && !proxies.iter().any(|name| head.contains_key(*name))
+    web::names_this_machine(head) && !proxies.iter().any(|name| head.contains_key(*name))
 }
 
 fn is_same(one: &Hash, other: &Hash) -> bool {

@@ -23,6 +23,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::rule::Trouble;
 use crate::telemetry::{CONTENT_TYPE, Family, Page};
 use crate::watch::verdict::Answer;
+use crate::web;
 use crate::web::extract::rejection::QueryRejection;
 use crate::web::extract::{FromRequestParts, Path, Query, State};
 use crate::web::http::request::Parts;
@@ -80,9 +81,9 @@ impl Shared {
     }
 }
 
-/// Everything that the sidecar answers.
-pub fn router(shared: Shared) -> Router {
-    Router::new()
+/// Everything that the sidecar answers; to this machine alone, it answers who asks by this machine's name.
+pub fn router(shared: Shared, is_only_here: bool) -> Router {
+    let app = Router::new()
         .route("/health", get(health))
         .route("/api/v1/health", get(health))
         .route("/ready", get(ready))
@@ -94,7 +95,9 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/programs/{name}/usage", get(usage::of_program))
         .route("/api/machine/usage", get(usage::of_machine))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page"))
-        .with_state(shared)
+        .with_state(shared);
+    let refuse = || refuse(StatusCode::MISDIRECTED_REQUEST, "ask by the name of this machine");
+    if is_only_here { web::only_by_own_name(app, refuse) } else { app }
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {

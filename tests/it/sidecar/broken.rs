@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -107,7 +108,7 @@ fn a_file_that_is_no_database_is_refused_with_the_remedy() {
     assert!(told.contains("broken.db") && told.contains("move it away"), "{told}");
 
     let fifo = sidecar.program.path("fifo");
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
     assert!(made.success());
     sidecar.program.set("SIDECAR_DB", &fifo);
     let told = sidecar.program.run(&["sidecar"]).stderr();
@@ -130,5 +131,32 @@ fn check_says_what_would_keep_a_profile_from_being_used() {
             "{}",
             ended.stderr()
         );
+    }
+}
+
+#[test]
+fn a_page_of_another_site_whose_name_leads_here_reads_nothing() {
+    let mut sidecar = Sidecar::with(SWARM, &[]);
+    sidecar.begin();
+    let says = |host: &str| {
+        let mut command = Command::new("curl");
+        command.args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            &format!("Host:{host}"),
+        ]);
+        let said = command.arg(format!("http://{}/api/programs", sidecar.at)).output();
+        String::from_utf8(said.expect("curl runs").stdout).expect("a number")
+    };
+    for host in ["evil.example", "evil.example:8080", "203.0.113.1", "localhost.evil.example"] {
+        assert_eq!(says(host), "421", "{host}");
+    }
+    // Without any, too: such a client is no browser.
+    for host in ["localhost", "127.0.0.1:8080", "[::1]", ""] {
+        assert_eq!(says(host), "200", "{host}");
     }
 }
