@@ -97,6 +97,19 @@ async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_resta
 }
 
 #[test]
+fn a_question_that_cannot_be_read_is_refused_in_the_form_of_its_api() {
+    let hub = Hub::start(&[]);
+    for path in
+        ["/tasks?offset=abc", "/tasks?limit=-1", "/proplets?limit=1000", "/tasks/%ff/results"]
+    {
+        let (status, said) = curl(&hub, path, &[]);
+        assert!(status == 400 && said["error"].is_string(), "{path}: {status} {said}");
+    }
+    let (status, said) = curl(&hub, "/api/usage", &[]);
+    assert!(status == 400 && said["detail"].is_string(), "{status} {said}");
+}
+
+#[test]
 fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends_any() {
     let nats = Nats::start();
     let hub = Hub::start(&[("HUB_PUBLIC", "full"), ("NATS_URL", &nats.url())]);
@@ -124,14 +137,6 @@ fn a_task_that_cannot_be_a_job_is_refused_in_a_sentence_and_only_the_owner_sends
     }
     let (status, why) = with("name", json!("x".repeat(20_000)));
     assert!(status == 413 && why.contains("16384"), "{status} {why}");
-    for path in
-        ["/tasks?offset=abc", "/tasks?limit=-1", "/proplets?limit=1000", "/tasks/%ff/results"]
-    {
-        let (status, said) = curl(&hub, path, &[]);
-        assert!(status == 400 && said["error"].is_string(), "{path}: {status} {said}");
-    }
-    let (status, said) = curl(&hub, "/api/usage", &[]);
-    assert!(status == 400 && said["detail"].is_string(), "{status} {said}");
     let (status, why) = post(&hub, &task);
     assert!(status == 503 && why["error"].to_string().contains("no node is up"), "{why}");
     // Whose nodes may be back soon.
