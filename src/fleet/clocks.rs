@@ -135,11 +135,16 @@ pub fn standing(
     let silence = silence(heard, now);
     match word(heard.chain, patience.chain, listening.chain, now) {
         // It was heard on the chain after it fell silent: no last heartbeat of a node that died.
-        Word::Fresh if nats == Word::Silent && heard.chain > silent_since(heard, patience) => {
+        Word::Fresh if nats == Word::Silent && chain_end(heard) > silent_since(heard, patience) => {
             (Standing::Zombie, format!("its heartbeats reach the chain, but {silence}"))
         }
         _ => (Standing::Down, silence),
     }
+}
+
+/// The end of the second in which its last heartbeat was mined: blocks tell whole seconds.
+fn chain_end(heard: &Heard) -> Option<Timestamp> {
+    heard.chain.map(|at| at.plus(Duration::from_secs(1)))
 }
 
 /// When a standing that follows from silence begins, so that a late look at it doesn't move its start: the moment
@@ -226,6 +231,15 @@ mod tests {
             (ours(ago(61), None), Standing::Down),
             (ours(ago(61), ago(300)), Standing::Down),
             (ours(ago(400), ago(300)), Standing::Zombie),
+            // Mined in the second in which its silence became known: the block tells the second's begin.
+            (
+                ours(ago(361).map(|at| at.plus(Duration::from_millis(700))), ago(301)),
+                Standing::Zombie,
+            ),
+            (
+                ours(ago(360).map(|at| at.plus(Duration::from_millis(300))), ago(301)),
+                Standing::Down,
+            ),
             (ours(None, ago(300)), Standing::Zombie),
             (ours(None, ago(1_000)), Standing::Down),
             (Heard { own: ago(10), ..ours(ago(600), ago(300)) }, Standing::Up),

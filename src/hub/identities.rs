@@ -1,6 +1,7 @@
 //! Whose key speaks for which node, and which runs of the program were heard with a key.
 //!
-//! Invariants: a key speaks for one node; what is here was committed before, apart from runs that only NATS told of.
+//! Invariants: a key speaks for one node; what is here was committed before, apart from runs: that one was heard
+//! stays although the store failed to keep its beat, whose signer then signs a later one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -110,7 +110,7 @@ pub async fn run(
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
     services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
     let shared = Shared::new(store, programs, (verdicts, board), clock);
-    let app = api::router(shared, at.ip().is_loopback());
+    let app = api::router(shared, at.ip().to_canonical().is_loopback());
     let serve = web::serve_within_until(listener, app, api::BOUNDS, shutdown, GRACE);
     let ended = tokio::select! {
         ended = serve => ended.map_err(Error::Serve),

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::asked::Id;
 use super::foreign::{self, Foreign};
 use crate::hub::apps::Told;
-use crate::web::extract::{ConnectInfo, Path, Request, State};
+use crate::web::extract::{ConnectInfo, Request, State};
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::{get, post};
@@ -78,7 +79,7 @@ async fn unregister(
 async fn unregister_named(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
+    Id(id): Id,
     head: HeaderMap,
 ) -> Result<Json<Value>, Foreign> {
     foreign::may_speak(&shared, &head, &peer)?;

@@ -89,16 +89,22 @@ impl IntoResponse for Refusal {
                 (StatusCode::UNPROCESSABLE_ENTITY, body).into_response()
             }
             Self::Store(err) => {
-                if let Some(more) = FAILED.line() {
-                    tracing::error!("the hub's store failed: {}{more}", report::causes(&err));
-                }
-                if matches!(err, store::Error::Sql(crate::sql::Error::Full)) {
-                    return told(StatusCode::SERVICE_UNAVAILABLE, "the hub's disk is full");
-                }
-                told(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+                let (status, what) = failed(&err);
+                told(status, what)
             }
         }
     }
+}
+
+/// Logs that the store failed; what is told of it.
+pub(super) fn failed(err: &store::Error) -> (StatusCode, &'static str) {
+    if let Some(more) = FAILED.line() {
+        tracing::error!("the hub's store failed: {}{more}", report::causes(err));
+    }
+    if matches!(err, store::Error::Sql(crate::sql::Error::Full)) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the hub's disk is full");
+    }
+    (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
 }
 
 /// What is at no route.

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::auth;
-use super::error::Refusal;
+use super::error::{self, Refusal};
 use super::{Shared, body, people};
 use crate::hub::settings::Public;
 use crate::hub::store;
@@ -57,6 +57,10 @@ impl From<store::Error> for Foreign {
 impl IntoResponse for Foreign {
     fn into_response(self) -> Response {
         match self {
+            Self::Ours(Refusal::Store(err)) => {
+                let (status, what) = error::failed(&err);
+                Self::Said(status, what.to_owned()).into_response()
+            }
             Self::Ours(refusal) => refusal.into_response(),
             Self::Said(status, what) => (status, Json(json!({"error": what}))).into_response(),
         }

@@ -28,6 +28,7 @@ pub mod seed;
 pub mod signed;
 pub mod silences;
 mod site;
+mod steer;
 pub mod stream;
 mod tasks;
 mod usage;
@@ -236,6 +237,7 @@ pub fn router(shared: Shared) -> Router {
         .merge(apps::routes())
         .merge(proplets::routes())
         .merge(tasks::routes())
+        .merge(steer::routes())
         .merge(ws::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))

@@ -20,7 +20,7 @@ use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::beat::Beat;
 use crate::fleet::clocks::Standing;
 use crate::fleet::instances::{Clash, Run};
-use crate::fleet::signed::{HEADER, Seal};
+use crate::fleet::signed::{HEADER, Refused, Seal};
 use crate::hub::store::identity::{Kept, Signed};
 use crate::ids::Address;
 use crate::web::Peer;
@@ -48,7 +48,14 @@ pub(super) fn seal(
     let Some(written) = head.get(HEADER) else { return Ok(None) };
     let seal = Seal::parse(written.to_str().unwrap_or_default());
     let fresh = |seal: Seal| seal.is_fresh(shared.clock.now()).map(|()| seal);
-    seal.and_then(fresh).map(Some).map_err(|why| wrong(shared, peer, why.to_string()))
+    seal.and_then(fresh).map(Some).map_err(|why| match why {
+        // A wrong clock guesses nothing: others of the same address go on.
+        Refused::Stale { .. } => {
+            count(&shared.counted.unauthorized);
+            Refusal::Plain(StatusCode::UNAUTHORIZED, why.to_string())
+        }
+        _ => wrong(shared, peer, why.to_string()),
+    })
 }
 
 /// A node that has a key, and another proof than its signature.
@@ -98,7 +105,7 @@ pub(super) async fn take(
     let (now, place) = (shared.clock.now(), peer.address.ip().to_canonical().to_string());
     let said = (seal.instance, Some(seal.at_ms));
     let clash = identities.hears(seal.node, said, &place, now);
-    // Whoever has the key guesses nothing.
+    // Whoever has the key guesses nothing, and neither does who repeats what was signed by it.
     let clash = clash.map_err(|why| {
         count(&shared.counted.unauthorized);
         Refusal::Plain(StatusCode::UNAUTHORIZED, why.to_string())

@@ -13,6 +13,7 @@ use super::{Shared, body, people};
 use crate::clock::Clock as _;
 use crate::fleet::alerts::Silence;
 use crate::hub::store::Error;
+use crate::web::extract::rejection::PathRejection;
 use crate::web::extract::{ConnectInfo, Path, Request, State};
 use crate::web::routing::{delete, post};
 use crate::web::{Json, Peer, Router};
@@ -79,10 +80,11 @@ async fn begin(
 async fn end(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<u64>,
+    path: Result<Path<u64>, PathRejection>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
     people::only_admin(&shared, request.headers(), &peer).await?;
+    let Path(id) = path.map_err(|err| Refusal::bad(err.body_text()))?;
     let all = shared
         .store
         .book()

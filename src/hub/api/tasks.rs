@@ -10,11 +10,11 @@ use super::asked::{Id, Part, Sees};
 use super::foreign::{self, Foreign};
 use super::proplets::{page, told};
 use super::{Shared, people};
-use crate::bus::Target;
+use crate::bus::{self, Target};
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::clocks::Standing;
 use crate::hub::fleet::Node;
-use crate::hub::store::tasks::{OFFSET_MAX, Sends, Task};
+use crate::hub::store::tasks::{OFFSET_MAX, Queue, Sends, Task};
 use crate::ids::{Address, JobId};
 use crate::job::spec::{self, Parsed};
 use crate::job::status::Stage;
@@ -59,7 +59,7 @@ async fn results(State(shared): State<Shared>, _: Sees, Id(id): Id) -> Result<Re
     Ok(told(&json!({"results": task.get("results")})))
 }
 
-async fn find(shared: &Shared, id: String) -> Result<Task, Foreign> {
+pub(super) async fn find(shared: &Shared, id: String) -> Result<Task, Foreign> {
     shared.eyes.task(id).await?.ok_or_else(|| Foreign::unknown("no such task is known"))
 }
 
@@ -94,7 +94,10 @@ async fn create(
     let sends = shared.store.keep_task(id.to_string(), asked, now).await?;
     let is_new = sends == Sends::New;
     if !is_new {
-        let what = format!("another job has the id {id}: GET /tasks/{id}");
+        let what = match sends {
+            Sends::Stopped => format!("the job {id} was stopped: send it with another id"),
+            _ => format!("another job has the id {id}: GET /tasks/{id}"),
+        };
         let refused = Foreign::Said(StatusCode::CONFLICT, what);
         // Where the hub has chosen the node, it doesn't choose another one.
         let is_chosen = node.is_none() && pool.is_none();
@@ -103,12 +106,13 @@ async fn create(
     }
     let msg_id = format!("{id}:{spec_hash}");
     if let Err(err) = bus.publish_job(&target, bytes.into(), &msg_id).await {
-        if is_new {
-            // Where it has arrived all the same, its node tells of it.
+        // Where NATS gave no answer, the queue may have it: whoever sends it again sends the same job.
+        if is_new && !matches!(err, bus::Error::Timeout { .. }) {
             shared.store.forget_task(id.to_string()).await?;
         }
         return Err(away(format!("NATS did not take the job: {}", causes(&err))));
     }
+    shared.store.sent_task(id.to_string(), Value::Object(shown.clone()), now).await?;
     tracing::info!(job = %id, "a job was sent to {target}");
     Ok(created(&id, shown, now))
 }
@@ -124,6 +128,7 @@ fn created(id: &JobId, asked: Map<String, Value>, now: Timestamp) -> Response {
         last: ms,
         statuses: json!([]),
         asked: Some(Value::Object(asked)),
+        queue: Queue::Sent,
     };
     (StatusCode::CREATED, place, Json(shown(&task))).into_response()
 }
@@ -185,13 +190,15 @@ struct Status {
     output_cid: Option<String>,
 }
 
-/// The manager's number for a job's state.
+/// The manager's numbers for a job's state.
+const PENDING: u8 = 0;
+const SCHEDULED: u8 = 1;
+const RUNNING: u8 = 2;
+const COMPLETED: u8 = 3;
+const FAILED: u8 = 4;
+const INTERRUPTED: u8 = 6;
+
 fn state(status: &Status) -> u8 {
-    const SCHEDULED: u8 = 1;
-    const RUNNING: u8 = 2;
-    const COMPLETED: u8 = 3;
-    const FAILED: u8 = 4;
-    const INTERRUPTED: u8 = 6;
     match (status.stage, &*status.word) {
         (Some(Stage::Accepted | Stage::Pulling | Stage::Fetching | Stage::Interrupted), _) => {
             SCHEDULED
@@ -201,6 +208,13 @@ fn state(status: &Status) -> u8 {
         (Some(Stage::Cancelled), _) => INTERRUPTED,
         (Some(Stage::Failed | Stage::TimedOut | Stage::Rejected) | None, _) => FAILED,
     }
+}
+
+/// Whether a job has ended, or was taken out of the queue.
+pub(super) fn is_over(task: &Task) -> bool {
+    let last = task.statuses.as_array().and_then(|all| all.last()?.get("status"));
+    let last = last.and_then(|status| Status::deserialize(status).ok());
+    last.map_or(task.queue == Queue::Withdrawn, |it| it.stage.is_some_and(Stage::is_terminal))
 }
 
 /// A job as the manager shows a task.
@@ -221,7 +235,8 @@ fn shown(task: &Task) -> Value {
     let mut put = |key: &str, value: Value| told.insert(key.to_owned(), value);
     put("id", json!(task.id));
     put("name", asked("name").unwrap_or_else(|| json!(task.id)));
-    put("state", json!(statuses.last().map_or(0, state)));
+    let unheard = if task.queue == Queue::Withdrawn { INTERRUPTED } else { PENDING };
+    put("state", json!(statuses.last().map_or(unheard, state)));
     put("cli_args", asked("command").unwrap_or_else(|| json!([])));
     put("daemon", asked("daemon").unwrap_or(Value::Bool(false)));
     put("encrypted", json!(false));
@@ -260,6 +275,7 @@ mod tests {
             last: 9_000,
             statuses,
             asked: None,
+            queue: Queue::Sent,
         }
     }
 

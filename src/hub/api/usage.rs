@@ -13,6 +13,7 @@ use crate::usage::metric::{CardMetric, Metric};
 use crate::usage::rollup::Rolled;
 use crate::usage::sample::Unknown;
 use crate::web::Router;
+use crate::web::extract::rejection::PathRejection;
 use crate::web::extract::{Path, State};
 use crate::web::http::HeaderMap;
 use crate::web::response::Response;
@@ -41,9 +42,10 @@ struct OfJob {
 async fn of_job(
     state: State<Pages>,
     asked: HeaderMap,
-    Path((node, job)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Refused> {
     state.all()?;
+    let Path((node, job)) = path.map_err(|err| Refused::Wrong(err.body_text()))?;
     let node = find(&state, &node)?;
     if job.len() > NAME_BYTES_MAX {
         return Err(Refused::Unknown("the hub has heard of no such job of this node"));

@@ -12,13 +12,14 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Shared;
-use super::foreign;
+use super::asked::Asked as Query;
+use super::foreign::{self, Foreign};
 use crate::fleet::seed_view::sockets::View;
 use crate::hub::views::Message;
 use crate::ids::Address;
 use crate::web::extract::ws::rejection::WebSocketUpgradeRejection;
 use crate::web::extract::ws::{self, CloseFrame, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use crate::web::extract::{ConnectInfo, Query, State};
+use crate::web::extract::{ConnectInfo, State};
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::get;
@@ -67,7 +68,7 @@ struct Asked {
 async fn open(
     view: View,
     State(shared): State<Shared>,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, Foreign>,
     (ConnectInfo(peer), head): (ConnectInfo<Peer>, HeaderMap),
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -78,9 +79,11 @@ async fn open(
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
-    if asked.node.len() > NODE_BYTES_MAX {
-        return (StatusCode::BAD_REQUEST, "no node has such a name").into_response();
-    }
+    let asked = match asked {
+        Ok(Query(asked)) if asked.node.len() <= NODE_BYTES_MAX => asked,
+        Ok(_) => return Foreign::bad("no node has such a name").into_response(),
+        Err(refused) => return refused.into_response(),
+    };
     let retry = [(header::RETRY_AFTER, "30")];
     let place = shared.views.place().filter(|_| !shared.live.end.is_cancelled());
     let Some(place) = place else {

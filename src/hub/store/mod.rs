@@ -41,6 +41,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../../../migrations/hub/0003_identity.sql"),
         include_str!("../../../migrations/hub/0004_proplets.sql"),
         include_str!("../../../migrations/hub/0005_pages.sql"),
+        include_str!("../../../migrations/hub/0006_sent.sql"),
     ],
 };
 

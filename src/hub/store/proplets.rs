@@ -77,9 +77,15 @@ impl Store {
     }
 }
 
-/// Whether the node has the job that it tells of, as far as that can be known: only nodes of ours tell statuses.
+/// Whether the node has the job that it tells of, as far as that can be known: only nodes of ours tell statuses, and of
+/// their jobs nobody else tells anything.
 fn is_running(db: &Connection, heard: &Heard) -> Result<bool, SqliteError> {
-    let Some((node, job)) = heard.of_ours() else { return Ok(true) };
+    let Some((node, job)) = heard.of_ours() else {
+        let Some(job) = &heard.job else { return Ok(true) };
+        let sql = "SELECT 1 FROM jobs WHERE job_id = ?1
+                   UNION ALL SELECT 1 FROM tasks WHERE id = ?1";
+        return Ok(!db.prepare_cached(sql)?.exists([job])?);
+    };
     let sql = "SELECT 1 FROM jobs WHERE node = ?1 AND job_id = ?2 AND NOT is_over";
     db.prepare_cached(sql)?.exists([node, job])
 }

@@ -1,7 +1,7 @@
 //! The list of jobs: those that nodes told of, and those that the hub has sent itself.
 //!
-//! Must hold: a job that the hub has sent stays as it was asked for; a question reads no more of the tables than lies
-//! before the end of the part that it asks for.
+//! Must hold: a job that the hub has sent stays as it was asked for; what another node tells of a job that was sent to
+//! one counts nowhere; a question reads no more of the tables than lies before the end of the part that it asks for.
 
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ pub enum Sends {
     Again(Value),
     /// Somebody else has sent a job of this id.
     Another,
+    /// It has sent a job of this id, which was taken out of the queue again.
+    Stopped,
 }
 
 /// A job as the hub knows it: what its node told of it, and what it was asked for if the hub has sent it.
@@ -64,12 +66,52 @@ pub struct Task {
     pub statuses: Value,
     /// What was asked for.
     pub asked: Option<Value>,
+    /// Where it is, if the hub has sent it.
+    pub queue: Queue,
+}
+
+/// Where a job is, as far as the hub knows that has sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// It is being sent, or NATS gave no answer.
+    Unknown,
+    /// The queue took it, or somebody else has sent it.
+    Sent,
+    /// It was taken out of the queue before a node had it.
+    Withdrawn,
 }
 
 impl Store {
-    /// Forgets a job that could not be sent.
+    /// Forgets a job that the queue did not take, unless it took the same job from somebody else.
     pub async fn forget_task(&self, id: String) -> Result<(), Error> {
-        self.writer.change("hub.task", true, move |db| unsend(db, &id)).await
+        self.writer
+            .change("hub.task", true, move |db| {
+                db.execute("DELETE FROM tasks WHERE id = ?1 AND queue = 0", [&id])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Notes that the queue took a job, also where somebody who sent the same has forgotten it meanwhile.
+    pub async fn sent_task(&self, id: String, asked: Value, now: Timestamp) -> Result<(), Error> {
+        self.writer
+            .change("hub.task", true, move |db| {
+                let put = "INSERT INTO tasks (id, made_ms, body, queue) VALUES (?1, ?2, ?3, 1)
+                           ON CONFLICT (id) DO UPDATE SET queue = 1";
+                db.execute(put, params![id, at_ms(now), asked.to_string()])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Notes that a job was taken out of the queue again.
+    pub async fn withdrawn_task(&self, id: String) -> Result<(), Error> {
+        self.writer
+            .change("hub.task", true, move |db| {
+                db.execute("UPDATE tasks SET queue = 2 WHERE id = ?1", [&id])?;
+                Ok(())
+            })
+            .await
     }
 
     /// Keeps a job that the hub sends, unless it knows one of this id.
@@ -81,15 +123,19 @@ impl Store {
     ) -> Result<Sends, Error> {
         self.writer
             .change("hub.task", true, move |db| {
-                let before = "SELECT body FROM tasks WHERE id = ?1";
-                let before = db.query_row(before, [&id], |row| row.get::<_, String>(0));
-                if let Some(body) = before.optional()? {
-                    return Ok(Sends::Again(json(&body)));
+                let before = "SELECT body, queue = 2 FROM tasks WHERE id = ?1";
+                let before = db.query_row(before, [&id], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))
+                });
+                match before.optional()? {
+                    Some((_, true)) => return Ok(Sends::Stopped),
+                    Some((body, false)) => return Ok(Sends::Again(json(&body))),
+                    None => {}
                 }
                 if db.prepare_cached("SELECT 1 FROM jobs WHERE job_id = ?1")?.exists([&id])? {
                     return Ok(Sends::Another);
                 }
-                let put = "INSERT INTO tasks (id, made_ms, body) VALUES (?1, ?2, ?3)
+                let put = "INSERT INTO tasks (id, made_ms, body, queue) VALUES (?1, ?2, ?3, 0)
                            ON CONFLICT (id) DO NOTHING";
                 db.execute(put, params![id, at_ms(now), asked.to_string()])?;
                 let old = "DELETE FROM tasks WHERE id IN
@@ -99,12 +145,6 @@ impl Store {
             })
             .await
     }
-}
-
-/// Forgets a job that could not be sent.
-fn unsend(db: &Connection, id: &str) -> Result<(), Error> {
-    db.execute("DELETE FROM tasks WHERE id = ?1", [id])?;
-    Ok(())
 }
 
 impl Eyes {
@@ -122,9 +162,11 @@ impl Eyes {
     /// All jobs, those that were heard of last first, and how many there are.
     pub async fn tasks(&self, span: Span) -> Result<(Vec<Task>, u64), Error> {
         self.look(move |db| {
-            let count = "SELECT (SELECT COUNT(*) FROM jobs) + (SELECT COUNT(*) FROM tasks
-                WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id))";
-            let total = db.query_row(count, [], |row| ms(row, 0))?;
+            let count = format!(
+                "SELECT (SELECT COUNT(*) FROM jobs) + (SELECT COUNT(*) FROM tasks WHERE {UNTOLD})
+                - (SELECT COUNT(*) FROM tasks JOIN jobs ON job_id = id WHERE {OF_ANOTHER})"
+            );
+            let total = db.query_row(&count, [], |row| ms(row, 0))?;
             let mut tasks = Vec::new();
             for (_, id, node) in places(db, span)? {
                 tasks.extend(match node {
@@ -142,9 +184,11 @@ impl Eyes {
     /// The jobs that the hub sent and of which a node told, the newest first, at most `SENT_MAX`.
     pub async fn sent(&self) -> Result<Vec<Sent>, Error> {
         self.look(|db| {
-            let sql = "SELECT id, node, body, statuses, is_over FROM tasks
-                JOIN jobs ON job_id = id ORDER BY made_ms DESC LIMIT ?";
-            all(db, sql, [SENT_MAX], sent)
+            let sql = format!(
+                "SELECT id, node, body, statuses, is_over FROM tasks
+                JOIN jobs ON job_id = id WHERE NOT {OF_ANOTHER} ORDER BY made_ms DESC LIMIT ?"
+            );
+            all(db, &sql, [SENT_MAX], sent)
         })
         .await
     }
@@ -152,16 +196,12 @@ impl Eyes {
     /// The job of this id: on the node that it was sent to, or else on the one that told of it last.
     pub async fn task(&self, id: String) -> Result<Option<Task>, Error> {
         self.look(move |db| {
-            let asked = "SELECT body FROM tasks WHERE id = ?1";
-            let asked = db.query_row(asked, [&id], |row| row.get::<_, String>(0)).optional()?;
-            // What another node says of a job that was not sent to it is its own word.
-            let only = asked.and_then(|body| {
-                json(&body).get("target")?.as_str()?.strip_prefix("dispatch.").map(str::to_owned)
-            });
-            let sql = "SELECT job_id, node, first_ms, last_ms, statuses,
-                (SELECT body FROM tasks WHERE id = job_id) FROM jobs WHERE job_id = ?1
-                AND (?2 IS NULL OR node = ?2 COLLATE NOCASE) ORDER BY last_ms DESC LIMIT 1";
-            let known = db.query_row(sql, params![id, only], task).optional()?;
+            let sql = format!(
+                "SELECT job_id, node, first_ms, last_ms, statuses, body, queue
+                FROM jobs LEFT JOIN tasks ON id = job_id
+                WHERE job_id = ?1 AND NOT {OF_ANOTHER} ORDER BY last_ms DESC LIMIT 1"
+            );
+            let known = db.query_row(&sql, [&id], task).optional()?;
             if known.is_some() {
                 return Ok(known);
             }
@@ -171,6 +211,20 @@ impl Eyes {
     }
 }
 
+/// Of a row of `tasks` and one of `jobs`: whether the job was sent to another node than the one that tells of it.
+macro_rules! of_another {
+    () => {
+        "COALESCE(json_extract(tasks.body, '$.target') LIKE 'dispatch.%'
+        AND LOWER(SUBSTR(json_extract(tasks.body, '$.target'), 10)) <> LOWER(jobs.node), 0)"
+    };
+}
+
+const OF_ANOTHER: &str = of_another!();
+
+/// Of a row of `tasks`: whether no node that it was sent to has told of it.
+const UNTOLD: &str =
+    concat!("NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id AND NOT ", of_another!(), ")");
+
 /// When a job was heard of last, its id, and the node that told of it.
 type Place = (u64, String, Option<String>);
 
@@ -179,13 +233,15 @@ fn places(db: &Connection, span: Span) -> Result<Vec<Place>, SqliteError> {
     let end = signed(span.offset.min(OFFSET_MAX).saturating_add(span.limit));
     let mut places = Vec::new();
     for sql in [
-        "SELECT last_ms, job_id, node FROM jobs
-            ORDER BY last_ms DESC, node DESC, job_id DESC LIMIT ?1",
-        "SELECT made_ms, id, NULL FROM tasks
-            WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = tasks.id)
-            ORDER BY made_ms DESC, id DESC LIMIT ?1",
+        format!(
+            "SELECT last_ms, job_id, node FROM jobs LEFT JOIN tasks ON id = job_id
+            WHERE NOT {OF_ANOTHER} ORDER BY last_ms DESC, node DESC, job_id DESC LIMIT ?1"
+        ),
+        format!(
+            "SELECT made_ms, id, NULL FROM tasks WHERE {UNTOLD} ORDER BY made_ms DESC, id DESC LIMIT ?1"
+        ),
     ] {
-        let mut rows = db.prepare_cached(sql)?;
+        let mut rows = db.prepare_cached(&sql)?;
         let rows = rows.query_map([end], |row| Ok((ms(row, 0)?, row.get(1)?, row.get(2)?)))?;
         for row in rows {
             places.push(row?);
@@ -215,9 +271,9 @@ fn sent(row: &Row<'_>) -> Result<Sent, SqliteError> {
 }
 
 /// A job that a node told of, and one that the hub has sent.
-const OF_NODE: &str = "SELECT job_id, node, first_ms, last_ms, statuses,
-    (SELECT body FROM tasks WHERE id = job_id) FROM jobs WHERE node = ?1 AND job_id = ?2";
-const SENT: &str = "SELECT id, NULL, made_ms, made_ms, '[]', body FROM tasks WHERE id = ?1";
+const OF_NODE: &str = "SELECT job_id, node, first_ms, last_ms, statuses, body, queue
+    FROM jobs LEFT JOIN tasks ON id = job_id WHERE node = ?1 AND job_id = ?2";
+const SENT: &str = "SELECT id, NULL, made_ms, made_ms, '[]', body, queue FROM tasks WHERE id = ?1";
 
 fn task(row: &Row<'_>) -> Result<Task, SqliteError> {
     let asked: Option<String> = row.get(5)?;
@@ -228,6 +284,11 @@ fn task(row: &Row<'_>) -> Result<Task, SqliteError> {
         last: ms(row, 3)?,
         statuses: json(&row.get::<_, String>(4)?),
         asked: asked.as_deref().map(json),
+        queue: match row.get(6)? {
+            Some(0) => Queue::Unknown,
+            Some(2) => Queue::Withdrawn,
+            _ => Queue::Sent,
+        },
     })
 }
 
@@ -283,6 +344,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_that_was_not_sent_is_forgotten_unless_somebody_else_sent_it() {
+        let store = Store::in_memory().unwrap();
+        let eyes = Eyes::of(store.clone());
+        let is_known = async || eyes.task("a".to_owned()).await.unwrap().is_some();
+        let now = Timestamp::from_unix_ms(5);
+        store.keep_task("a".to_owned(), json!({}), now).await.unwrap();
+        store.forget_task("a".to_owned()).await.unwrap();
+        assert!(!is_known().await);
+        // Another request has sent it meanwhile.
+        store.sent_task("a".to_owned(), json!({}), now).await.unwrap();
+        store.forget_task("a".to_owned()).await.unwrap();
+        assert!(is_known().await);
+        store.withdrawn_task("a".to_owned()).await.unwrap();
+        assert_eq!(eyes.task("a".to_owned()).await.unwrap().unwrap().queue, Queue::Withdrawn);
+        let again = store.keep_task("a".to_owned(), json!({}), now).await.unwrap();
+        assert_eq!(again, Sends::Stopped, "the queue may still call the same job a duplicate");
+    }
+
+    #[tokio::test]
     async fn what_another_node_says_of_a_job_that_was_sent_to_one_does_not_count() {
         let store = Store::in_memory().unwrap();
         let eyes = Eyes::of(store.clone());
@@ -296,11 +376,16 @@ mod tests {
         let forged = fill("('0xff', 'a', 6, 9, 'completed', 1, '[2]')");
         store.writer.call(true, forged).await.unwrap();
         let task = eyes.task("a".to_owned()).await.unwrap().unwrap();
-        assert_eq!((task.node, task.statuses), (None, json!([])));
+        assert_eq!((&task.node, &task.statuses), (&None, &json!([])));
+        assert_eq!(eyes.tasks(FIRST).await.unwrap(), (vec![task], 1));
+        assert_eq!(eyes.sent().await.unwrap(), []);
         let own = fill("('0xab', 'a', 6, 7, 'processing', 0, '[1]')");
         store.writer.call(true, own).await.unwrap();
         let task = eyes.task("a".to_owned()).await.unwrap().unwrap();
-        assert_eq!((task.node.as_deref(), task.statuses), (Some("0xab"), json!([1])));
+        assert_eq!((task.node.as_deref(), &task.statuses), (Some("0xab"), &json!([1])));
+        assert_eq!(eyes.tasks(FIRST).await.unwrap(), (vec![task], 1));
+        let sent = eyes.sent().await.unwrap();
+        assert_eq!((sent.len(), &*sent[0].node), (1, "0xab"));
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use crate::fleet::rule::Trouble;
 use crate::telemetry::{CONTENT_TYPE, Family, Page};
 use crate::watch::verdict::Answer;
 use crate::web;
-use crate::web::extract::rejection::QueryRejection;
+use crate::web::extract::rejection::{PathRejection, QueryRejection};
 use crate::web::extract::{FromRequestParts, Path, Query, State};
 use crate::web::http::request::Parts;
 use crate::web::http::{StatusCode, header};
@@ -184,7 +184,7 @@ async fn programs(State(shared): State<Shared>) -> Json<Vec<Value>> {
 }
 
 /// One program: its verdict with all evidence, and what is known of it.
-async fn program(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+async fn program(State(shared): State<Shared>, Named(name): Named) -> Response {
     let Some(program) = shared.program(&name) else { return unknown() };
     let known = program.look();
     let mut all = summary(&shared, program);
@@ -212,6 +212,20 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Asked<T> {
     }
 }
 
+/// The name in the path.
+#[derive(Debug)]
+struct Named(String);
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
+        let path = Path::<String>::from_request_parts(parts, shared).await;
+        let wrong = |err: PathRejection| refuse(StatusCode::BAD_REQUEST, &err.body_text());
+        path.map(|Path(name)| Self(name)).map_err(wrong)
+    }
+}
+
 /// A part of a list.
 #[derive(Debug, Deserialize)]
 struct Part {
@@ -223,7 +237,7 @@ struct Part {
 
 async fn verdicts(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Asked(part): Asked<Part>,
 ) -> Response {
     let Some(limit) = shared.limit(&name, &part, VERDICTS_MAX) else { return unknown() };
@@ -238,7 +252,7 @@ async fn verdicts(
 
 async fn observations(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Asked(part): Asked<Part>,
 ) -> Response {
     let Some(limit) = shared.limit(&name, &part, ROWS_MAX) else { return unknown() };

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Asked, ROWS, Shared, refuse, unknown};
+use super::{Asked, Named, ROWS, Shared, refuse, unknown};
 use crate::clock::Timestamp;
 use crate::host::machine::Memory;
 use crate::sidecar::probe::usage::MACHINE;
@@ -15,7 +15,7 @@ use crate::sidecar::used::{Board, MachineUsed, Used};
 use crate::telemetry::{Family, Page};
 use crate::usage::{CardMetric, CardReadings, Metric, Reading, Readings, Span, Unknown};
 use crate::web::Json;
-use crate::web::extract::{Path, State};
+use crate::web::extract::State;
 use crate::web::http::StatusCode;
 use crate::web::response::{IntoResponse as _, Response};
 
@@ -34,7 +34,7 @@ pub(super) struct Part {
 /// What a program uses now, and its series.
 pub(super) async fn of_program(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Asked(part): Asked<Part>,
 ) -> Response {
     if shared.program(&name).is_none() {

@@ -28,7 +28,13 @@ pub fn load_or_make(path: &Path) -> Result<Key, BoxError> {
         |err: BoxError| BoxError::from(format!("the watcher's key {}: {err}", path.display()));
     match File::open(path) {
         Ok(file) => {
-            is_private(&file).map_err(named)?;
+            if let Err(open) = is_private(&file) {
+                // On a volume that shows modes of its own no key can be better kept than this one.
+                if keeps_modes(path) {
+                    return Err(named(open));
+                }
+                tracing::warn!("{}; its volume keeps no modes, so it is taken", named(open));
+            }
             let text = Secret::read_line(file, LINE_BYTES_MAX).map_err(|err| named(err.into()))?;
             Key::from_hex(&text).map_err(|err| named(err.into()))
         }
@@ -45,6 +51,16 @@ fn is_private(file: &File) -> Result<(), BoxError> {
         return Err(format!("it is open to others (mode {mode:04o}): run `chmod 600` on it").into());
     }
     Ok(())
+}
+
+/// Whether a new file beside this one is its owner's alone if that is asked for. If that can't be tried, it is.
+fn keeps_modes(path: &Path) -> bool {
+    let new = path.with_extension("key.mode");
+    std::fs::remove_file(&new).ok();
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
+    let is_open = made.is_ok_and(|file| is_private(&file).is_err());
+    std::fs::remove_file(&new).ok();
+    !is_open
 }
 
 /// Makes a key, and the file for it.

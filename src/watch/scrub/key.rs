@@ -8,7 +8,7 @@ use super::bytes::{at, is_word, run, run_back};
 const NAME_MAX: usize = 40;
 
 /// How the names of secrets end, in lower case, with `_` between words.
-const SECRETS: [&str; 53] = [
+const SECRETS: [&str; 58] = [
     "secret",
     "secrets",
     "token",
@@ -62,6 +62,11 @@ const SECRETS: [&str; 53] = [
     "smtp_pass",
     "redis_pass",
     "rpc_pass",
+    "nats_pass",
+    "mqtt_pass",
+    "mysql_pass",
+    "postgres_pass",
+    "mail_pass",
 ];
 
 /// Those of them whose values are several words, up to the end of the line.
@@ -105,7 +110,9 @@ impl Name {
         let is = |known: &&str| ends_as(name, known.as_bytes());
         let last =
             [at(name, end.saturating_sub(2)), at(name, end - 1)].map(|c| c.to_ascii_lowercase());
-        let is_serial = || name.eq_ignore_ascii_case(b"sn");
+        // Its last word, whatever stands before it in the line.
+        let last_word = name.rsplit(|byte| !byte.is_ascii_alphanumeric()).next();
+        let is_serial = || last_word.is_some_and(|word| word.eq_ignore_ascii_case(b"sn"));
         let is_secret = || ENDS.contains(&&last) && (SECRETS.iter().any(is) || is_serial());
         if !is_secret() && !holds_strong(name) {
             return None;
@@ -171,21 +178,29 @@ pub(super) fn option(bytes: &[u8], here: usize) -> Option<Range<usize>> {
 
 /// The password of an option that begins here and ends there, `-u NAME:PASSWORD`; two numbers are a user and a group.
 pub(super) fn user(bytes: &[u8], here: usize, end: usize) -> Option<Range<usize>> {
-    if here > 0 && at(bytes, here - 1) != b' ' {
+    if here > 0 && !b" \"'".contains(&at(bytes, here - 1)) {
         return None;
     }
-    let from = run(bytes, end, 4, |byte| byte == b' ');
-    let name_end = run(bytes, from, NAME_MAX, |byte| is_word(byte) || b"-@\"'".contains(&byte));
-    // `main.py:app` is none; a mail address has a dot behind its `@`.
-    let is_mail = bytes.get(from..name_end)?.contains(&b'@');
-    let is_host = |byte: u8| is_mail && (is_word(byte) || b"-.".contains(&byte));
-    let name_end = run(bytes, name_end, NAME_MAX, is_host);
-    let password_end = run(bytes, name_end + 1, 256, |byte| !b" \t\"'".contains(&byte));
-    let password = bytes.get(name_end + 1..password_end)?;
-    let is_group = password.iter().all(u8::is_ascii_digit);
+    // Also as an item of a list: `'-u', 'NAME:PASSWORD'`.
+    let from = run(bytes, end, 6, |byte| b" ,\"'".contains(&byte));
+    let name_end = run(bytes, from, NAME_MAX, |byte| is_word(byte) || b"-@.".contains(&byte));
+    let name = bytes.get(from..name_end)?;
     let is_pair = from > end && name_end > from && at(bytes, name_end) == b':';
-    (is_pair && !is_group).then_some(name_end + 1..password_end)
+    let quote = at(bytes, from.saturating_sub(1));
+    let password_end = if matches!(quote, b'"' | b'\'') {
+        run(bytes, name_end + 1, 256, |byte| byte != quote)
+    } else {
+        run(bytes, name_end + 1, 256, |byte| !b" \t".contains(&byte))
+    };
+    let password = bytes.get(name_end + 1..password_end)?;
+    let is_group = [name, password].iter().all(|it| it.iter().all(u8::is_ascii_digit));
+    // `main.py:app` is a program.
+    let is_file = SCRIPTS.iter().any(|end| name.ends_with(end));
+    (is_pair && !is_group && !is_file && !password.is_empty()).then_some(name_end + 1..password_end)
 }
+
+/// How files end that `-u` is not a user of.
+const SCRIPTS: [&[u8]; 4] = [b".py", b".sh", b".js", b".rb"];
 
 /// The rest of a line in which a private key's file begins: `-----BEGIN PRIVATE KEY-----`.
 fn key_file(bytes: &[u8], here: usize, from: usize) -> Option<Range<usize>> {

@@ -96,6 +96,52 @@ async fn a_task_runs_as_a_job_and_what_it_and_its_node_told_is_kept_over_a_resta
     drop(agent);
 }
 
+/// What a call of the owner gets that has no body.
+fn call(hub: &Hub, path: &str) -> (u16, Value) {
+    curl(hub, path, &["-X", "POST"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_stopped_by_its_owner_on_its_node_and_in_the_queue() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let hub = Hub::start(&[("HUB_PUBLIC", "full"), ("NATS_URL", &world.nats.url())]);
+    let script = "trap 'exit 1' TERM; while true; do sleep 0.1; done";
+    let task = json!({
+        "name": "long", "id": "long-1", "image_url": "busybox:test", "cli_args": ["/bin/sh", "-c", script],
+        "gpus": 0, "proplet_id": World::agent_address().to_string(),
+    });
+    let sent = eventually("NATS takes it", PATIENCE, || {
+        let (status, said) = post(&hub, &task);
+        assert!(matches!(status, 201 | 503), "{said}");
+        (status == 201).then_some(said)
+    });
+    assert_eq!(call(&hub, "/tasks/long-1/start"), (200, json!({"started": true})), "{sent}");
+    eventually("it runs", PATIENCE, || (get(&hub, "/tasks/long-1")["state"] == 2).then_some(()));
+    let stranger = hub.ask("POST /tasks/long-1/stop", &[], "");
+    assert_eq!(stranger.status, 401, "{stranger:?}");
+    assert_eq!(get(&hub, "/tasks/long-1")["state"], 2);
+    assert_eq!(call(&hub, "/tasks/long-1/stop"), (200, json!({"stopped": true})));
+    eventually("it is over", PATIENCE, || (get(&hub, "/tasks/long-1")["state"] == 6).then_some(()));
+    for again in ["stop", "start"] {
+        let (status, said) = call(&hub, &format!("/tasks/long-1/{again}"));
+        assert!(status == 409 && said["error"].is_string(), "{again}: {status} {said}");
+    }
+    assert_eq!(call(&hub, "/tasks/other/stop").0, 404);
+
+    // No node is in this pool: its job is taken out of the queue.
+    let mut pooled = task.clone();
+    pooled["id"] = "pooled-1".into();
+    pooled["pool"] = "nobody".into();
+    pooled.as_object_mut().expect("an object").remove("proplet_id");
+    let (status, said) = post(&hub, &pooled);
+    assert_eq!((status, &said["state"]), (201, &json!(0)), "{said}");
+    assert_eq!(call(&hub, "/tasks/pooled-1/stop"), (200, json!({"stopped": true})));
+    assert_eq!(get(&hub, "/tasks/pooled-1")["state"], 6);
+    assert_eq!(post(&hub, &pooled).0, 409, "the queue would call it a duplicate");
+    drop(agent);
+}
+
 #[test]
 fn a_question_that_cannot_be_read_is_refused_in_the_form_of_its_api() {
     let hub = Hub::start(&[]);

@@ -120,9 +120,14 @@ mod tests {
         };
         let unknown = Err(Unknown::Failed);
         let hangs = [unknown, Err(Unknown::NotSupported), Ok(7), unknown];
-        let short = Duration::from_millis(50);
-        for _ in 0..3 {
-            assert_eq!(disks.ask_by(room.clone(), short).await, hangs);
+        let (short, mut seen) = (Duration::from_millis(50), 0);
+        let begun = std::time::Instant::now();
+        while seen < 3 {
+            let told = disks.ask_by(room.clone(), short).await;
+            // A thread of the good disk may begin late.
+            seen += u32::from(told == hangs);
+            assert_eq!((told[0], told[3]), (unknown, unknown));
+            assert!(begun.elapsed() < Duration::from_secs(30), "the good disk answers: {told:?}");
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1, "none new while one is waited for");
         drop(end);

@@ -4,8 +4,6 @@
 //! form. It has `withdrawn` and `stream_seq` if the job was removed from the queue, and then `asked`
 //! (`agent`, `ok`, `error`?) if a node claimed in a status that it was working on the job.
 
-mod pool;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,7 +14,7 @@ use serde_json::{Value, json};
 use super::logging::Audience;
 use super::signer::{self, KeyArgs};
 use super::{follow, load, out, the_agent};
-use crate::bus::{Bus, PoolName};
+use crate::bus::{Bus, Hint, PoolName, Recall};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
 use crate::ids::{Address, JobId, Signature};
@@ -65,17 +63,17 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     };
     let bus = follow::connect(&client.bus).await?;
     let cancelled = format!("ok: job {} is cancelled", args.job);
-    let (verdict, said) = match pool::cancel(&bus, pool, &args.job, args.seq).await? {
-        pool::End::Ask(agent) => {
+    let (verdict, said) = match bus.recall(pool, &args.job, args.seq).await? {
+        Recall::Ask(agent) => {
             let asked = ask(&bus, &args, &client, agent).await;
             return asked.with_context(|| format!("{agent} has job {}", args.job));
         }
-        pool::End::Withdrawn { seq, hint } => withdrawn(&bus, &args, &client, (seq, hint)).await,
-        pool::End::Hinted(agent, code, error) => {
+        Recall::Withdrawn { seq, hint } => withdrawn(&bus, &args, &client, (seq, hint)).await,
+        Recall::Hinted(agent, code, error) => {
             let answer = answer(&bus, &args, &client, agent).await;
             let verdict = match answer {
                 Ok(answer) if answer["ok"] == true => {
-                    if pool::is_confirmed(&bus, pool, &args.job, agent).await? {
+                    if bus.is_confirmed(pool, &args.job, agent).await? {
                         answer
                     } else {
                         let why =
@@ -88,7 +86,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
             };
             (verdict, cancelled)
         }
-        pool::End::Not(code, error) => (refusal(code, &error), String::new()),
+        Recall::Not(code, error) => (refusal(code, &error), String::new()),
     };
     tell(&args, &verdict, &said)
 }
@@ -103,11 +101,11 @@ async fn withdrawn(
     bus: &Bus,
     args: &Args,
     client: &Client,
-    (seq, hint): (u64, Option<pool::Hint>),
+    (seq, hint): (u64, Option<Hint>),
 ) -> (Value, String) {
     let mut verdict = json!({"ok": true, "withdrawn": true, "stream_seq": seq});
     let text = format!("ok: job {} is taken out of the queue; ", args.job);
-    let Some(pool::Hint { agent, is_former }) = hint else {
+    let Some(Hint { agent, is_former }) = hint else {
         return (verdict, text + "no node had it");
     };
     let answer = answer(bus, args, client, agent).await;
