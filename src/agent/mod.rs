@@ -176,6 +176,9 @@ impl<R: ContainerRuntime, C: Clock + Clone> start::Parts<R, C> {
     /// Ends what runs in order, lets the last statuses out and closes the connection.
     async fn wind_down(&self, settings: &Settings, graceful: bool) {
         shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
+        if let Some(watcher) = &self.jobs.effects.watcher {
+            watcher.rest().await;
+        }
         // What is left over is removed at the next start.
         tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
         let bus = self.link.now();

@@ -177,10 +177,17 @@ impl<C: Clock> Keeper<C> {
     async fn take(self: Arc<Self>) -> Result<(), Failure> {
         let mut said = self.said.lock().await;
         while let Some(said) = said.recv().await {
-            if let Said::Done(answer, usage) = said {
-                answer.give(usage);
-                continue;
-            }
+            let said = match said {
+                Said::Done(answer, usage) => {
+                    answer.give(usage);
+                    continue;
+                }
+                Said::Rested(answer) => {
+                    answer.give(());
+                    continue;
+                }
+                said => said,
+            };
             let mut failures = 0;
             while let Err(err) = self.heed(&said).await {
                 failures += 1;
@@ -197,7 +204,7 @@ impl<C: Clock> Keeper<C> {
 
     async fn heed(&self, said: &Said) -> Result<(), journal::Error> {
         match said {
-            Said::Done(..) => {}
+            Said::Done(..) | Said::Rested(_) => {}
             Said::Batch { attempt, so_far, body, is_public, keep } => {
                 let (so_far, body) = ((**so_far).clone(), body.clone());
                 self.journal.keep_usage(attempt, so_far, body, *is_public, *keep).await?;

@@ -84,6 +84,13 @@ impl<G: GpuProbe, C: Clock + Clone> Monitor<G, C> {
             Watch::Started(job) => self.begin(*job).await,
             Watch::Exited { attempt, answer } => self.end(&attempt, answer).await,
             Watch::Lost(attempt) => drop(self.jobs.remove(&attempt)),
+            Watch::Rest(answer) => {
+                for job in self.jobs.values_mut() {
+                    job.keep(Vec::new(), &self.said);
+                    job.series.close(&self.said);
+                }
+                self.said.try_send(Said::Rested(answer)).ok();
+            }
             Watch::Marked(id, kind) => {
                 let now = self.clock.now();
                 for (_, job) in self.jobs.iter_mut().filter(|(attempt, _)| attempt.job == id) {

@@ -133,11 +133,17 @@ impl Series {
     }
 
     /// Closes the batch, if it holds anything.
-    fn close(&mut self, said: &mpsc::Sender<Said>) {
-        let samples = std::mem::take(&mut self.samples);
+    pub(super) fn close(&mut self, said: &mpsc::Sender<Said>) {
+        let (samples, marks) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.marks));
         if samples.is_empty() {
-            return;
+            self.marks = marks;
+        } else {
+            self.send(samples, marks, said);
         }
+    }
+
+    /// Tells these samples as a batch, or as two where they are too long for one.
+    fn send(&mut self, mut samples: Vec<Sample>, marks: Vec<Mark>, said: &mpsc::Sender<Said>) {
         let number = self.next;
         let batch = Batch {
             job_id: self.attempt.job.clone(),
@@ -147,12 +153,26 @@ impl Series {
             prev: self.head,
             cost: Cost { cpu_us: self.cost_us, bytes: size_of_val(&*samples) as u64 },
             samples,
-            marks: std::mem::take(&mut self.marks),
+            marks,
+        };
+        let Packed { bytes: body, head } = match batch.pack() {
+            Ok(packed) => packed,
+            Err(_) if batch.samples.len() > 1 => {
+                samples = batch.samples;
+                let rest = samples.split_off(samples.len() / 2);
+                self.send(samples, batch.marks, said);
+                return self.send(rest, Vec::new(), said);
+            }
+            // What can't be written is lost, and the next batch tells so by its number.
+            Err(why) => {
+                self.next = number.saturating_add(1);
+                let job = &self.attempt.job;
+                tracing::warn!(job.id = %job, "a sample of what job {job} uses is lost: {why}");
+                return;
+            }
         };
         self.cost_us = 0;
-        // What can't be written is lost, and the next batch tells so by its number.
         self.next = number.saturating_add(1);
-        let Ok(Packed { bytes: body, head }) = batch.pack() else { return };
         self.head = head;
         let (totals, rollups) = (self.totals.clone(), self.rollups.clone());
         let so_far = Box::new(SoFar { number, head, totals, rollups });
@@ -191,8 +211,9 @@ fn went_back(previous: Option<&Sample>, now: &Sample, metric: Metric) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::Unknown;
+    use crate::node::GpuUuid;
     use crate::usage::profile::Name;
+    use crate::usage::{CardMetric, CardReadings, Chain, Readings, Unknown};
 
     fn series() -> Series {
         let running = RunningJob {
@@ -222,6 +243,38 @@ mod tests {
             series.costs = costs;
             assert_eq!(series.interval(second), expected, "{costs:?}");
         }
+    }
+
+    #[test]
+    fn samples_that_are_too_long_for_one_batch_are_told_in_two() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (say, mut said) = mpsc::channel(64);
+        let mut series = series();
+        for at in 0..SAMPLES {
+            let mut sample = Sample {
+                at: Timestamp::from_unix_ms(1_700_000_000_000 + u64::from(at)),
+                since_start: Duration::from_secs(u64::from(at)),
+                job: Readings::unknown(Unknown::Off),
+                cards: Vec::new(),
+            };
+            for card in 0..16 {
+                let mut readings = CardReadings::unknown(Unknown::Off);
+                for metric in CardMetric::ALL {
+                    readings[metric] = Ok(random.u64(..1 << 50));
+                }
+                sample.cards.push((GpuUuid::new(&format!("GPU-{card}")).unwrap(), readings));
+            }
+            series.fold(&sample, &say);
+        }
+        let mut bodies = Vec::new();
+        while let Ok(told) = said.try_recv() {
+            if let Said::Batch { body, .. } = told {
+                bodies.push(body);
+            }
+        }
+        let head = Chain::verify(bodies.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!((bodies.len() > 1, head.samples), (true, SAMPLES));
+        assert_eq!(head.hash, series.head);
     }
 
     #[test]

@@ -101,24 +101,27 @@ pub enum Watch {
     Lost(Attempt),
     /// Something happened to a job.
     Marked(JobId, super::batch::MarkKind),
+    /// The node stops and leaves what runs to its next start: what was sampled is told now. Answered when it is in the
+    /// journal.
+    Rest(Answer<()>),
 }
 
-/// Takes what a job used, once.
-pub struct Answer(Box<dyn FnOnce(Usage) + Send + Sync>);
+/// Takes what is asked for, once: what a job used.
+pub struct Answer<T = Usage>(Box<dyn FnOnce(T) + Send + Sync>);
 
-impl Answer {
+impl<T> Answer<T> {
     /// Calls this with the figures.
-    pub fn new(take: impl FnOnce(Usage) + Send + Sync + 'static) -> Self {
+    pub fn new(take: impl FnOnce(T) + Send + Sync + 'static) -> Self {
         Self(Box::new(take))
     }
 
     /// Gives the figures.
-    pub fn give(self, usage: Usage) {
-        (self.0)(usage);
+    pub fn give(self, told: T) {
+        (self.0)(told);
     }
 }
 
-impl fmt::Debug for Answer {
+impl<T> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer")
     }
@@ -143,6 +146,8 @@ pub enum Said {
     /// The final figures of a job, to be given when all that was said before is in the journal: what is signed must be
     /// found there.
     Done(Answer, Usage),
+    /// All that was sampled up to a stop of the node was said before; given like [`Said::Done`].
+    Rested(Answer<()>),
     /// A closed span of a job's life.
     Bucket(Attempt, Box<Bucket>),
     /// What a job uses now, as its readers know it from other systems: the body of a `task_metrics` message.

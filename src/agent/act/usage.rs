@@ -30,6 +30,9 @@ const ENGINE: Duration = Duration::from_secs(5);
 /// How long an ended container's place is waited for.
 const LATE: Duration = Duration::from_secs(1);
 
+/// How long a stop of the node waits until what was sampled is journaled.
+const REST: Duration = Duration::from_secs(2);
+
 /// The way to the monitor.
 #[derive(Debug, Clone)]
 pub(crate) struct Watcher {
@@ -43,6 +46,22 @@ impl Watcher {
     /// Has this be stamped into what is known of a job; lost if the monitor has too much to do.
     pub(crate) fn mark(&self, job: JobId, kind: MarkKind) {
         self.tell.try_send(Watch::Marked(job, kind)).ok();
+    }
+
+    /// Has all that was sampled told and journaled, within [`REST`]: what runs is left to the node's next start.
+    pub(crate) async fn rest(&self) {
+        let (tell, told) = oneshot::channel();
+        let answer = Answer::new(move |()| {
+            tell.send(()).ok();
+        });
+        let rests = async {
+            if self.tell.send(Watch::Rest(answer)).await.is_ok() {
+                told.await.ok();
+            }
+        };
+        if timeout(REST, rests).await.is_err() {
+            tracing::warn!("what was sampled of running jobs last is not told in time");
+        }
     }
 
     /// How closely this job is watched.

@@ -9,6 +9,7 @@ use lamda_node::ids::Hash;
 use lamda_node::usage::{Chain, SignedUsage};
 use serde_json::{Value, json};
 
+use crate::support::nats::Beside;
 use crate::support::tools::{Running, eventually, free_port, tool};
 use crate::support::world::{World, last, shell, shell_with, stages};
 
@@ -42,10 +43,14 @@ fn figure(signed: &SignedUsage, name: &str) -> Option<u64> {
     figures.into_iter().find(|(member, _)| *member == name).expect("a member").1
 }
 
-/// The batches of a job on the stream, as any client reads them.
+/// The batches of a job on the stream, as any client reads them; none before there is a stream.
 fn batches(world: &World, id: &str) -> Vec<Vec<u8>> {
     let script = "
-sub = await js.subscribe(f'usage.*.{args[0]}', stream='USAGE', ordered_consumer=True)
+from nats.js.errors import NotFoundError
+try:
+    sub = await js.subscribe(f'usage.*.{args[0]}', stream='USAGE', ordered_consumer=True)
+except NotFoundError:
+    return
 info = await sub.consumer_info()
 for _ in range(info.num_pending + info.delivered.consumer_seq):
     print((await sub.next_msg(timeout=10)).data.hex())";
@@ -114,10 +119,8 @@ fn say(world: &World, arguments: &[&str]) -> String {
     format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr))
 }
 
-#[tokio::test]
-async fn what_a_job_used_is_signed_published_and_told_by_the_node() {
-    let world = World::start().await;
-    let _agent = world.agent(&[]);
+/// What the node tells live of its jobs, from now on.
+fn listen(world: &World) -> Beside {
     let mut live = world.nats.python_beside(
         "
 sub = await nc.subscribe('m.*.c.*.control.proplet.task_metrics')
@@ -128,6 +131,14 @@ while True:
         &[],
     );
     assert_eq!(live.line(), "ready");
+    live
+}
+
+#[tokio::test]
+async fn what_a_job_used_is_signed_published_and_told_by_the_node() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let mut live = listen(&world);
     let profile = json!({"interval_ms": 100, "history_size": 500});
     let work = shell_with(WORK, &json!({"monitoring_profile": profile, "memory_mib": 64}));
     world.publish("used-1", &work);
@@ -213,6 +224,35 @@ async fn a_job_that_outlives_its_node_is_watched_to_its_end() {
     let signed = record(end);
     let cpu_us = figure(&signed, "cpuUs").expect("CPU is known");
     assert!(cpu_us >= own_us, "{cpu_us} < {own_us}: what ran before the node died counts");
+}
+
+#[tokio::test]
+async fn the_chain_of_a_job_whose_node_is_restarted_in_order_lacks_no_sample() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[("SHUTDOWN_JOBS", "keep")]);
+    let work = "echo begun > /output/begun; until [ -e /output/go ]; do sleep 0.1; done; \
+        echo done > /output/output";
+    let profile = json!({"monitoring_profile": "Intensive"});
+    let mut live = listen(&world);
+    world.publish("rests", &shell_with(work, &profile));
+    assert!(live.line().contains("rests"), "it was looked at");
+    let begun = || world.output_file("rests", "begun");
+    let begun = eventually("the job has begun", PATIENCE, begun);
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success(), "it stops in order, and leaves its job");
+    let _again = world.agent(&[]);
+    // None of the second process is full before a minute.
+    let told = eventually("what was seen before the stop is told", PATIENCE, || {
+        Some(batches(&world, "rests")).filter(|told| !told.is_empty())
+    });
+    let before = Chain::verify(told.iter().map(Vec::as_slice)).expect("a chain");
+    std::fs::write(begun.with_file_name("go"), "").expect("the job's folder");
+    let statuses = world.outcome("rests");
+    let signed = record(last(&statuses));
+    let chained = batches(&world, "rests");
+    let head = Chain::verify(chained.iter().map(Vec::as_slice)).expect("an unbroken chain");
+    assert_eq!((head.hash, head.samples), (signed.record.series_head, signed.record.samples));
+    assert!(head.samples > before.samples, "{head:?} after {before:?}");
 }
 
 #[tokio::test]
