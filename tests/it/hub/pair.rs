@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::process::{Hub, PATIENCE};
@@ -240,6 +241,26 @@ fn a_hub_that_is_cut_off_is_taken_over_and_tells_by_itself_only_after_a_while_an
         states(&both[0]).iter().all(|state| state == "sent" || state == "folded").then_some(())
     });
     assert_eq!(about(&receiver, "rack-2", "DOWN").len(), 1, "{:?}", texts(&receiver));
+}
+
+#[test]
+fn a_hub_that_hung_while_it_was_taken_over_tells_nothing_when_it_goes_on() {
+    let (nats, receiver) = (Nats::start(), Receiver::telegram([]));
+    let [mut one, two] = pair(&nats.url(), &receiver);
+    for hub in [&one, &two] {
+        hub.beat("rack-1", "UP");
+    }
+    let pid = Pid::from_child(one.child());
+    kill_process(pid, Signal::STOP).expect("it is ours");
+    two.beat("rack-1", "DOWN");
+    waits_for(&receiver, "rack-1", "DOWN");
+    waits_until_sender_is(&two, "two", "this");
+    kill_process(pid, Signal::CONT).expect("it is ours");
+    // It believes that it is its turn until it tries.
+    one.beat("rack-1", "DOWN");
+    eventually("it drops what was told", PATIENCE, || (states(&one) == ["folded"]).then_some(()));
+    waits_until_sender_is(&one, "two", "other");
+    assert_eq!(about(&receiver, "rack-1", "DOWN").len(), 1, "{:?}", texts(&receiver));
 }
 
 #[test]
