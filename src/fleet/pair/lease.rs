@@ -79,8 +79,8 @@ impl Lease {
 mod tests {
     use super::*;
 
-    fn theirs(revision: u64) -> Option<Read> {
-        Some(Read { revision, is_mine: false })
+    const fn theirs(revision: u64) -> Read {
+        Read { revision, is_mine: false }
     }
 
     fn s(seconds: u64) -> Duration {
@@ -100,25 +100,25 @@ mod tests {
     fn a_hub_that_writes_again_is_never_taken_over() {
         let mut lease = Lease::default();
         for second in 0..100 {
-            assert_eq!(lease.step(theirs(second / 5), s(second)), Step::Wait);
+            assert_eq!(lease.step(Some(theirs(second / 5)), s(second)), Step::Wait);
         }
     }
 
     #[test]
     fn a_hub_that_is_silent_for_the_lease_is_taken_over_and_not_before() {
         let mut lease = Lease::default();
-        assert_eq!(lease.step(theirs(3), s(10)), Step::Wait);
-        assert_eq!(lease.step(theirs(3), s(15)), Step::Wait);
-        assert_eq!(lease.step(theirs(3), s(16)), Step::Take(3));
-        assert_eq!(lease.step(theirs(4), s(17)), Step::Wait, "it was faster after all");
+        assert_eq!(lease.step(Some(theirs(3)), s(10)), Step::Wait);
+        assert_eq!(lease.step(Some(theirs(3)), s(15)), Step::Wait);
+        assert_eq!(lease.step(Some(theirs(3)), s(16)), Step::Take(3));
+        assert_eq!(lease.step(Some(theirs(4)), s(17)), Step::Wait, "it was faster after all");
     }
 
     #[test]
     fn a_time_in_which_nothing_was_read_counts_for_nothing() {
         let mut lease = Lease::default();
-        assert_eq!(lease.step(theirs(3), s(10)), Step::Wait);
+        assert_eq!(lease.step(Some(theirs(3)), s(10)), Step::Wait);
         lease.lost();
-        assert_eq!(lease.step(theirs(3), s(60)), Step::Wait, "NATS was away for both");
-        assert_eq!(lease.step(theirs(3), s(66)), Step::Take(3));
+        assert_eq!(lease.step(Some(theirs(3)), s(60)), Step::Wait, "NATS was away for both");
+        assert_eq!(lease.step(Some(theirs(3)), s(66)), Step::Take(3));
     }
 }

@@ -5,6 +5,7 @@
 //! types or is refused; nothing lies further ahead than [`AHEAD_MAX`] of the time at which it says that it was written.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -239,7 +240,7 @@ fn written(says: &[Say]) -> Vec<WrittenSays> {
     let mut alike: BTreeMap<(bool, Timestamp), String> = BTreeMap::new();
     for say in says.iter().take(SAYS_MAX) {
         let of = alike.entry((say.is_well, say.when)).or_default();
-        of.push_str(&format!("{:016x}", say.subject.0));
+        write!(of, "{:016x}", say.subject.0).ok();
     }
     alike.into_iter().map(|((well, when), of)| WrittenSays { well, when, of }).collect()
 }

@@ -30,11 +30,11 @@ struct Told {
 #[derive(Serialize)]
 struct Shares {
     hub: String,
-    channels: Vec<Sends>,
+    channels: Vec<Shared>,
 }
 
 #[derive(Serialize)]
-struct Sends {
+struct Shared {
     channel: &'static str,
     /// `this`, `other`, or `each` while neither can ask the other.
     sends: &'static str,
@@ -43,7 +43,7 @@ struct Sends {
 }
 
 fn shares(pair: &Pair) -> Shares {
-    let sends = |it: Sender| Sends {
+    let sends = |it: Sender| Shared {
         channel: it.channel,
         sends: match it.turn {
             Turn::Mine => "this",

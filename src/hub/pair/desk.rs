@@ -103,7 +103,7 @@ impl Desk {
             match looked {
                 Ok(()) => reached = self.clock.monotonic(),
                 Err(err) => {
-                    self.cut_off(&err, self.clock.monotonic().saturating_sub(reached)).await
+                    self.cut_off(&err, self.clock.monotonic().saturating_sub(reached)).await;
                 }
             }
             tokio::select! {

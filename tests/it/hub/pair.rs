@@ -119,6 +119,8 @@ fn a_hub_that_is_killed_is_taken_over_and_nothing_is_told_again() {
         hub.beat("rack-1", "DOWN");
     }
     waits_for(&receiver, "rack-1", "DOWN");
+    // Killed before it has written that down, it would be told again, and marked.
+    eventually("that is written down", PATIENCE, || (states(&one) == ["sent"]).then_some(()));
     one.kill();
     let killed = Instant::now();
     two.beat("rack-1", "UP");
