@@ -205,7 +205,9 @@ fn what_only_the_hub_that_died_knew_is_told_by_the_other_if_it_was_on_its_way() 
     waits_for(&receiver, "rack-1", "DOWN");
     let downs = about(&receiver, "rack-1", "DOWN");
     assert!(downs[0].contains("repetition"), "{downs:?}");
-    assert!(two.log().contains("told what the other hub was telling"), "{}", two.log());
+    eventually("its log says so", PATIENCE, || {
+        two.log().contains("told what the other hub was telling").then_some(())
+    });
 }
 
 #[test]
