@@ -5,6 +5,7 @@
 //! direct request: there is no state that a lost connection could void. Reads go to the stream's leader,
 //! not to a replica that may lag behind.
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
@@ -100,10 +101,11 @@ impl Bus {
             }
             Err(err) => return Err(unread(READ, err)),
         };
-        let headers = &message.headers;
-        let removed = headers.get(KV_OPERATION).is_some_and(|what| what.as_str() != "PUT")
-            || headers.get(KV_MARKER).is_some();
-        Ok(if removed { Last::Removed(message.sequence) } else { Last::Value(message) })
+        Ok(if is_removal(&message.headers) {
+            Last::Removed(message.sequence)
+        } else {
+            Last::Value(message)
+        })
     }
 
     async fn put_over(&self, key: &str, claim: &Claim, revision: u64) -> Result<bool, Error> {
@@ -152,6 +154,12 @@ fn subject(key: &str) -> String {
     format!("$KV.JOB_CLAIMS.{key}")
 }
 
+/// Whether a message says that its key was deleted, purged or has expired.
+pub(super) fn is_removal(headers: &HeaderMap) -> bool {
+    headers.get(KV_OPERATION).is_some_and(|what| what.as_str() != "PUT")
+        || headers.get(KV_MARKER).is_some()
+}
+
 /// Whether the stream exists but the message doesn't.
 pub(super) fn is_empty(err: &RawMessageError) -> bool {
     err.kind() == RawMessageErrorKind::NoMessageFound
@@ -176,7 +184,7 @@ pub(super) fn unread(what: &'static str, err: RawMessageError) -> Error {
 
 /// Whether someone else wrote the key first. A cluster that is still applying that write reports it with
 /// a separate code.
-fn is_race(err: &PublishError) -> bool {
+pub(super) fn is_race(err: &PublishError) -> bool {
     let code = std::error::Error::source(err)
         .and_then(|source| source.downcast_ref::<jetstream::Error>())
         .map(jetstream::Error::error_code);

@@ -4,7 +4,7 @@
 //! parses subjects; [`streams`] creates and checks the JetStream streams; an [`Intake`] pulls jobs;
 //! [`claims`] stores which agent holds a pool's job; [`settle`] acknowledges deliveries; [`publish`]
 //! sends, with message ids from [`ids`]; [`find`] searches for a job, [`withdraw`] removes it from the
-//! queue; [`nodes`] lists nodes; [`watch`] reads statuses and logs, [`proplets`] live figures, [`events`] sends and reads events,
+//! queue; [`nodes`] lists nodes, [`outbox`] is what two hubs share; [`watch`] reads statuses and logs, [`proplets`] live figures, [`events`] sends and reads events,
 //! [`control`] asks agents.
 //!
 //! Invariants:
@@ -25,6 +25,7 @@ pub mod find;
 pub mod ids;
 pub mod intake;
 pub mod nodes;
+pub mod outbox;
 pub mod proplets;
 pub mod publish;
 mod recall;

@@ -27,6 +27,12 @@ const CLAIM_BYTES_MAX: i32 = 4 * 1024;
 /// The largest presence, with subject and headers.
 const NODE_BYTES_MAX: i32 = 17 * 1024;
 
+/// The largest value that two hubs share, with subject and headers.
+const OUTBOX_BYTES_MAX: i32 = 257 * 1024;
+
+/// How long what a hub told is remembered: one that was away for longer may tell it again.
+const OUTBOX_FOR: Duration = Duration::from_hours(7 * 24);
+
 /// The largest event, with subject and headers.
 const EVENT_BYTES_MAX: i32 = 17 * 1024;
 
@@ -52,6 +58,8 @@ pub(super) enum StreamKind {
     Claims,
     /// The bucket `NODES`; optional.
     Nodes,
+    /// The bucket `HUB_OUTBOX`; needed only by two hubs that share their alerts.
+    Outbox,
 }
 
 impl StreamKind {
@@ -76,6 +84,7 @@ impl StreamKind {
             Self::Events => "EVENTS",
             Self::Claims => "KV_JOB_CLAIMS",
             Self::Nodes => "KV_NODES",
+            Self::Outbox => "KV_HUB_OUTBOX",
         }
     }
 
@@ -90,6 +99,7 @@ impl StreamKind {
             Self::Events => &["events.*.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
             Self::Nodes => &["$KV.NODES.>"],
+            Self::Outbox => &["$KV.HUB_OUTBOX.>"],
         };
         let common = Config {
             name: self.name().to_owned(),
@@ -137,6 +147,16 @@ impl StreamKind {
                 deny_delete: true,
                 ..common
             },
+            // When it is full, the oldest go: what was told long ago.
+            Self::Outbox => Config {
+                max_messages_per_subject: 1,
+                max_age: OUTBOX_FOR,
+                max_bytes: GIB / 16,
+                allow_direct: true,
+                allow_rollup: true,
+                deny_delete: true,
+                ..common
+            },
         }
     }
 
@@ -146,6 +166,7 @@ impl StreamKind {
             Self::Claims => CLAIM_BYTES_MAX,
             Self::Nodes => NODE_BYTES_MAX,
             Self::Events => EVENT_BYTES_MAX,
+            Self::Outbox => OUTBOX_BYTES_MAX,
             Self::Jobs | Self::Status | Self::Dead | Self::Results | Self::Usage => JOB_BYTES_MAX,
         }
     }

@@ -22,6 +22,7 @@ pub mod event;
 pub mod instances;
 pub mod kinds;
 pub mod notice;
+pub mod pair;
 pub mod rule;
 pub mod sampling;
 pub mod seed_view;

@@ -3,6 +3,7 @@
 use crate::bus;
 use crate::chain;
 use crate::fleet::alerts::{Daily, Policy};
+use crate::fleet::pair::HubName;
 use crate::http::Url;
 use crate::notify;
 
@@ -17,6 +18,8 @@ pub struct Links {
     pub channels: notify::Config,
     /// `HUB_PING_URL`: a dead man's switch.
     pub ping: Option<Url>,
+    /// `HUB_PAIR`: this hub's name, if it shares its alerts with another one over NATS.
+    pub pair: Option<HubName>,
     /// How people want to be told (`HUB_RULES`).
     pub policy: Policy,
     /// When they are told of the day (`HUB_RULES`).

@@ -21,6 +21,7 @@ pub mod listen;
 pub mod logs;
 pub mod odd;
 pub mod page;
+pub mod pair;
 mod parts;
 pub mod run;
 pub mod settings;

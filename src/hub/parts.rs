@@ -15,6 +15,7 @@ use super::error::Error;
 use super::links::Links;
 use super::listen::Listener;
 use super::odd::Odd;
+use super::pair::Pair;
 use super::store;
 use super::watch::Watcher;
 use crate::backoff::Backoff;
@@ -37,12 +38,15 @@ const EVENTS_MAX: u32 = 5_000;
 /// Starts the parts.
 pub(super) async fn start(
     services: &mut Services,
-    shared: &Shared,
+    shared: &mut Shared,
     links: Links,
 ) -> Result<(), Error> {
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
     services.spawn_with("channels", BACKOFF, channels.clone(), Channel::check_all);
-    let outbox = Outbox::new(shared.store.book(), channels);
+    let names = channels.iter().map(Channel::name);
+    shared.pair = links.pair.map(|name| Pair::new(name, names, &shared.wire, shared.clock));
+    let shared = &*shared;
+    let outbox = outbox(services, shared, channels);
     outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(services);
     remember(shared).await?;
@@ -90,6 +94,14 @@ pub(super) async fn start(
         Ok(())
     });
     Ok(())
+}
+
+/// The outbox, in turns with another hub if the owner says so.
+fn outbox(services: &mut Services, shared: &Shared, channels: Vec<Channel>) -> Outbox {
+    let Some(pair) = &shared.pair else { return Outbox::new(shared.store.book(), channels) };
+    pair.spawn(services, BACKOFF);
+    tracing::info!("alerts are shared with the other hub of the pair; this one is {}", pair.name());
+    Outbox::shared(shared.store.book(), channels, |channel| pair.partner(channel))
 }
 
 /// Starts what listens besides to beats.

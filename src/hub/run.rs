@@ -67,7 +67,7 @@ pub async fn run(
     say(&shared, at);
     let mut services = Services::default();
     start(&mut services, &shared);
-    parts::start(&mut services, &shared, links).await?;
+    parts::start(&mut services, &mut shared, links).await?;
     let (live, views) = (shared.live.clone(), shared.views.clone());
     let end = async move {
         shutdown.await;

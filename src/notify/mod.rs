@@ -2,7 +2,8 @@
 //!
 //! [`telegram`], [`webhook`], [`mail`] and [`ntfy`] each send a [`Telling`]; `form` has what their texts share, `calls` their calls over HTTP.
 //!
-//! [`Switch`] is told that we are there. [`book`] is what was decided and waits to be told, [`outbox`] sends it.
+//! [`Switch`] is told that we are there. [`book`] is what was decided and waits to be told, [`outbox`] sends it,
+//! in turns with another hub if there is a [`partner`].
 //!
 //! Must hold: a send ends within [`SEND_MAX`]; what a stranger wrote is escaped for the channel and bounded; no
 //! error names a token, a password or a URL that holds one; a redirect is never followed. Whether a refusal lasts
@@ -14,6 +15,7 @@ mod form;
 pub mod mail;
 pub mod ntfy;
 pub mod outbox;
+pub mod partner;
 mod switch;
 pub mod telegram;
 pub mod webhook;
@@ -30,6 +32,7 @@ pub use book::Book;
 pub use mail::Mail;
 pub use ntfy::Ntfy;
 pub use outbox::Outbox;
+pub use partner::Partner;
 pub use switch::Switch;
 pub use telegram::Telegram;
 pub use webhook::Webhook;
@@ -84,7 +87,7 @@ impl Telling {
     }
 
     /// What a channel can know a repetition by. With the time, since a new database counts from 1 again.
-    fn key(&self) -> String {
+    pub fn key(&self) -> String {
         format!("{}-{}", self.id, self.notice.decided.unix_ms())
     }
 }

@@ -112,6 +112,7 @@ families! {
     HubBeats = Counter "lamda_hub_beats" [] "Beats that the hub took in since it began.";
     HubRefused = Counter "lamda_hub_beats_refused" ["reason"] "Beats that the hub refused since it began.";
     HubNotices = Gauge "lamda_hub_notices_waiting" ["channel"] "Notices that wait to be sent over this channel.";
+    HubPair = Gauge "lamda_hub_pair_sends" ["channel"] "Whether this hub of two sends over this channel.";
     HubSockets = Gauge "lamda_hub_sockets" [] "Open sockets of live views.";
     HubApplications = Gauge "lamda_hub_applications" [] "Applications that are registered.";
     SidecarBuild = Gauge "lamda_sidecar_build_info" ["version"] "The version of the sidecar's program; always 1.";

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::error::Refusal;
 use super::{Shared, auth, people};
 use crate::fleet::clocks::Standing;
+use crate::hub::pair::Pair;
 use crate::hub::settings::Public;
+use crate::notify::partner::Turn;
 use crate::telemetry::{CONTENT_TYPE, Family, Page};
 use crate::web::extract::{ConnectInfo, State};
 use crate::web::http::{HeaderMap, StatusCode, header};
@@ -50,6 +52,10 @@ async fn page(shared: &Shared) -> Page {
     for standing in Standing::ALL {
         let count = all.iter().filter(|node| node.standing == standing).count();
         page.put_of(Family::HubNodes, &[standing.as_str()], count as f64);
+    }
+    for sender in shared.pair.iter().flat_map(Pair::senders) {
+        let sends = f64::from(u8::from(sender.turn != Turn::Theirs));
+        page.put_of(Family::HubPair, &[sender.channel], sends);
     }
     page.put(Family::HubSockets, shared.views.sockets() as f64);
     page.put(Family::HubApplications, shared.apps.names(&shared.clock).len() as f64);

@@ -44,6 +44,7 @@ use super::apps::Apps;
 use super::figures::Figures;
 use super::fleet::Fleet;
 use super::happened::Happened;
+use super::pair::Pair;
 use super::settings::Settings;
 use super::store::view::Eyes;
 use super::store::{self, Store};
@@ -110,6 +111,8 @@ pub struct Shared {
     pub views: Views,
     /// The connection to NATS, while there is one.
     pub wire: Arc<watch::Sender<Option<Bus>>>,
+    /// What this hub shares with another one, if it does.
+    pub pair: Option<Pair>,
     /// The applications that have registered.
     pub apps: Apps,
     /// Asks for a look at the nodes at once.
@@ -170,6 +173,7 @@ impl Shared {
             views: Views::default(),
             wire: Arc::new(watch::Sender::new(None)),
             apps: Apps::default(),
+            pair: None,
             poke: Arc::default(),
             silences: Arc::new(watch::Sender::new(store.book().silences(began).await?)),
             store,
@@ -255,7 +259,9 @@ fn pages(shared: &Shared, show: Show, shows_logs: bool) -> Pages {
     let site = Site { title, show, patience, shows_logs, project: shared.project.clone() };
     let clock = shared.clock;
     let now = Now::new(move || clock.now());
-    Pages::new(shared.fleet.clone(), shared.eyes.clone(), site, shared.live.clone(), now)
+    let pages =
+        Pages::new(shared.fleet.clone(), shared.eyes.clone(), site, shared.live.clone(), now);
+    pages.of_pair(shared.pair.clone())
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {

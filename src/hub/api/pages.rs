@@ -14,6 +14,7 @@ use super::live::Live;
 use crate::fleet::clocks::Patience;
 use crate::hub::fleet::Fleet;
 use crate::hub::page;
+use crate::hub::pair::Pair;
 use crate::hub::store::Error;
 use crate::hub::store::view::Eyes;
 use crate::ids::Address;
@@ -94,12 +95,20 @@ pub struct Pages {
     pub(super) now: Now,
     /// What nodes earn, by the first day and the node.
     pub(super) earned: Kept<(u64, Option<String>), Told>,
+    /// What this hub shares with another one.
+    pub(super) pair: Option<Pair>,
 }
 
 impl Pages {
     /// The pages of this fleet. Who watches them gets changes as long as somebody runs [`Live::tell`] of `live`.
     pub fn new(fleet: Fleet, eyes: Eyes, site: Site, live: Live, now: Now) -> Self {
-        Self { fleet, eyes, site: Arc::new(site), live, now, earned: Kept::default() }
+        Self { fleet, eyes, site: Arc::new(site), live, now, earned: Kept::default(), pair: None }
+    }
+
+    /// The same pages of a hub that shares its alerts with another one.
+    #[must_use]
+    pub fn of_pair(self, pair: Option<Pair>) -> Self {
+        Self { pair, ..self }
     }
 
     /// `Err` unless everything may be seen.

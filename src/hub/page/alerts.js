@@ -20,7 +20,7 @@ const urgency = (incident) => ['critical', 'warning', 'info'].indexOf(told(incid
 const whyOf = (member) => typeof member.body === 'object' && member.body ? text(member.body.why) : text(member.body);
 
 function notice(it) {
-  const said = it.state === 'sent' ? `accepted${it.answer ? ', ' + it.answer : ''}` : it.state === 'folded' ? 'told within a newer one'
+  const said = it.state === 'sent' ? `accepted${it.answer ? ', ' + it.answer : ''}` : it.state === 'folded' ? it.answer || 'told within a newer one'
     : it.state === 'refused' ? `refused: ${it.answer || 'it does not say why'}`
     : `${it.tries ? `try ${it.tries} failed${it.answer ? ': ' + it.answer : ''}` : 'waits'}${it.next > now() ? `; next in ${age(it.next - now())}` : ''}`;
   const at = it.answered ?? it.decided, kind = text(it.body?.kind);
@@ -44,6 +44,12 @@ function item(incident) {
     h('div.rt', null, incident.notices.length ? h('ul.sent', { 'aria-label': 'Sent' }, incident.notices.map(notice)) : h('span.mu', null, muted ? `Not told: ${muted}.` : 'Nobody was told.'), silenceButton(incident)));
 }
 
+/// Of two hubs: which one sends over a channel.
+function shared(it) {
+  const who = it.sends === 'this' ? `this hub, ${it.hub}` : it.sends === 'other' ? it.hub ? `the other hub, ${it.hub}` : 'nobody yet' : 'each hub by itself: they can’t ask each other';
+  return h('p.mu', null, `${capital(channel(it.channel))} is sent by ${who}`, it.since == null ? '' : [', since ', ago(it.since)]);
+}
+
 export function alertsPage() {
   title('Alerts');
   hints('j', 'k', '↵');
@@ -63,7 +69,7 @@ export function alertsPage() {
       if (err.name !== 'AbortError' && !isLeft) page.replaceChildren(h('div.phead', null, h('div.ttl', null, h('h1', null, 'Alerts'))), failed(err, load));
     }
   }
-  function show({ open, open_total: total, recent, silences, channels }) {
+  function show({ open, open_total: total, recent, silences, channels, pair }) {
     const focused = [...page.querySelectorAll('.al')].indexOf(document.activeElement), top = page.scrollTop;
     const waiting = channels.reduce((sum, it) => sum + it.waiting, 0), refused = channels.reduce((sum, it) => sum + it.refused, 0);
     const silence = (it) => typeof it.body === 'object' && it.body ? [text(it.body.by), text(it.body.why)].filter(Boolean).join(', ') : '';
@@ -73,7 +79,7 @@ export function alertsPage() {
       section('h-f', 'Firing', open.length ? h('span.whn', null, 'Sent') : null, open.length ? open.toSorted((a, b) => urgency(a) - urgency(b)).map(item) : h('p.mu.empty', null, h('span.st', null, icon('ok'), 'Nothing is the matter.')), total > open.length ? empty(`${n0(total - open.length)} more are older.`) : []),
       h('div.two', null,
         section('h-o', 'Channels', channels.length ? `${n0(refused)} refused, ${n0(waiting)} waiting` : null, channels.length ? table('Channels', ['Channel', '>Waiting', '>Sent in 24 h', 'Last answer'],
-          channels.map((it) => [badge(it.waiting && it.answered && !/^2|ok|accepted/i.test(it.answer || '') || it.refused ? 'warning' : 'ok', channel(it.name)), n0(it.waiting), n0(it.sent), it.answered == null ? '–' : h('span', null, text(it.answer), ' ', ago(it.answered))])) : empty('Nothing was sent in 24 h.')),
+          channels.map((it) => [badge(it.waiting && it.answered && !/^2|ok|accepted/i.test(it.answer || '') || it.refused ? 'warning' : 'ok', channel(it.name)), n0(it.waiting), n0(it.sent), it.answered == null ? '–' : h('span', null, text(it.answer), ' ', ago(it.answered))])) : empty('Nothing was sent in 24 h.'), pair ? pair.channels.map(shared) : []),
         section('h-q', 'Silences', null, silences.length ? table('Silences', ['What', 'Until', 'By, why', ...(me.is_admin ? ['End'] : [])],
           silences.map((it) => [badge('silenced', about(it) || 'everything'), h('time', { datetime: iso(it.until), ev: iso(it.until) }, 'in ' + age(it.until - now())), silence(it) || '–', ...(me.is_admin ? [endButton(it)] : [])])) : empty('Nothing is silenced.')),
         section('h-z', 'Recovered in 24 h', null, recent.length ? table('Recovered', ['Alert', '>Lasted', '>Ended'],

@@ -186,7 +186,7 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, SqliteError> {
     serde_json::to_string(value).map_err(|err| SqliteError::ToSqlConversionFailure(err.into()))
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqliteError> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqliteError> {
     serde_json::from_str(text).map_err(|err| SqliteError::ToSqlConversionFailure(err.into()))
 }
 

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod outbox;
+mod tells;
 mod told;
 
 use crate::sql::{self, Writer};

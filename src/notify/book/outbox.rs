@@ -80,7 +80,32 @@ impl Book {
 
     /// The newest notice of a channel that is due, with the older ones of its incident that wait.
     pub async fn next_notice(&self, channel: &'static str, now: Timestamp) -> Result<Next, Error> {
-        self.writer.call(false, move |db| next(db, channel, now)).await
+        self.next_before(channel, now, NoticeId(i64::MAX)).await
+    }
+
+    /// As [`Book::next_notice`], of those that are older than this one.
+    pub async fn next_before(
+        &self,
+        channel: &'static str,
+        now: Timestamp,
+        before: NoticeId,
+    ) -> Result<Next, Error> {
+        self.writer.call(false, move |db| next(db, channel, now, before)).await
+    }
+
+    /// Marks a message as told although this hub did not send it now, with all that would have been told within it.
+    pub async fn notice_told(&self, due: &Due, answer: &str, now: Timestamp) -> Result<(), Error> {
+        let (id, folded, answer) = (due.telling.id, due.folded.clone(), answer.to_owned());
+        let work = move |db: &Connection| {
+            let sql = "UPDATE notices SET state = 'folded', answer = ?2, answered_ms = ?3
+                 WHERE id = ?1 AND state = 'queued'";
+            for of in folded.into_iter().chain([id]) {
+                let at = signed(now.unix_ms());
+                db.prepare_cached(sql)?.execute(params![of.0, answer, at])?;
+            }
+            forget(db, id, now)
+        };
+        self.writer.change("notice_told", true, work).await
     }
 
     /// Marks a message as on its way. Durable.
@@ -155,12 +180,13 @@ impl Book {
     }
 }
 
-fn next(db: &Connection, channel: &str, now: Timestamp) -> Result<Next, Error> {
+fn next(db: &Connection, channel: &str, now: Timestamp, before: NoticeId) -> Result<Next, Error> {
     let (now_ms, far_ms) = (signed(now.unix_ms()), signed(now.plus(PUT_OFF_MAX).unix_ms()));
     let sql = "SELECT id, incident, body, tries, maybe_repeat FROM notices
-         WHERE channel = ? AND state = 'queued' AND (next_ms <= ? OR next_ms > ?)
+         WHERE channel = ? AND state = 'queued' AND (next_ms <= ? OR next_ms > ?) AND id < ?
          ORDER BY id DESC LIMIT 1";
-    let newest = db.prepare_cached(sql)?.query_row(params![channel, now_ms, far_ms], |row| {
+    let which = params![channel, now_ms, far_ms, before.0];
+    let newest = db.prepare_cached(sql)?.query_row(which, |row| {
         let incident: Option<i64> = row.get(1)?;
         Ok((NoticeId(row.get(0)?), incident, body(row, 2)?, row.get(3)?, row.get(4)?))
     });

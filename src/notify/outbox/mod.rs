@@ -9,6 +9,7 @@
 //! repeats at most that one, under the same number and marked. A channel is sent no more than its [`Pace`] allows.
 
 mod pace;
+mod paired;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::book::{Book, Due, Error, Next, PUT_OFF_MAX, State};
-use super::{Accepted, Blame, Channel, Pace, Refused, Telling};
+use super::{Accepted, Blame, Channel, Pace, Partner, Refused, Telling};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SystemClock};
 use crate::failpoint;
@@ -80,14 +81,25 @@ struct Desk<K> {
     /// Rings once something was queued.
     bell: Notify,
     said: Seldom,
+    /// Another hub that tells the same people.
+    partner: Option<Arc<dyn Partner>>,
 }
 
 impl<K: Carrier> Outbox<K> {
     /// An outbox in this book with these channels. Nothing is sent before [`Outbox::spawn`].
     pub fn new(book: Book, channels: Vec<K>) -> Self {
-        let desk = |carrier| {
-            let said = Seldom::within(1, SAID_EVERY);
-            Desk { carrier, bell: Notify::new(), said }
+        Self::shared(book, channels, |_| None)
+    }
+
+    /// An outbox that shares its channels with another hub: those for which there is a partner.
+    pub fn shared(
+        book: Book,
+        channels: Vec<K>,
+        partner: impl Fn(&'static str) -> Option<Arc<dyn Partner>>,
+    ) -> Self {
+        let desk = |carrier: K| {
+            let (said, partner) = (Seldom::within(1, SAID_EVERY), partner(carrier.name()));
+            Desk { carrier, bell: Notify::new(), said, partner }
         };
         Self { book, desks: channels.into_iter().map(desk).collect() }
     }
@@ -156,6 +168,9 @@ struct Sender<'a, K, C> {
 impl<K: Carrier, C: Clock> Sender<'_, K, C> {
     /// Sends one message, or waits for the next one.
     async fn step(&mut self) -> Result<(), Error> {
+        if let Some(partner) = &self.desk.partner {
+            return self.step_paired(partner.as_ref()).await;
+        }
         let wait = self.paced.wait(self.desk.carrier.pace(), self.clock.monotonic());
         if !wait.is_zero() {
             // Looked up only afterwards: by then there may be a newer one.
@@ -179,6 +194,11 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
         failpoint::hit("notice_send", ".before");
         let answer = self.desk.carrier.send(&due.telling).await;
         failpoint::hit("notice_send", ".after");
+        self.note(due, answer).await
+    }
+
+    /// Writes down what became of a message.
+    async fn note(&mut self, due: &Due, answer: Result<Accepted, Refused>) -> Result<(), Error> {
         match answer {
             Ok(accepted) => {
                 self.book.notice_sent(due, &accepted.answer, self.clock.now()).await?;
@@ -201,10 +221,7 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
             );
             return self.book.notice_refused(due, &refused.reason, self.clock.now()).await;
         }
-        self.failures = self.failures.saturating_add(1);
-        let wait = BACKOFF.jittered(self.failures);
-        let wait = refused.retry_after.unwrap_or(wait).min(PUT_OFF_MAX);
-        self.paced.rest(self.clock.monotonic() + wait);
+        let wait = self.rest(refused);
         // What the channel may dislike about this one alone does not keep the others from being tried.
         let aside = match refused.blame {
             Blame::Notice => BACKOFF.jittered(due.tries.saturating_add(3)),
@@ -212,15 +229,24 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
         };
         let next = self.clock.now().plus(wait.max(aside));
         let may_have_arrived = refused.may_have_arrived;
-        self.book.notice_later(due, next, &refused.reason, may_have_arrived).await?;
+        self.book.notice_later(due, next, &refused.reason, may_have_arrived).await
+    }
+
+    /// Leaves the channel alone for as long as it asks, or longer after each refusal; returns for how long.
+    fn rest(&mut self, refused: &Refused) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.jittered(self.failures);
+        let wait = refused.retry_after.unwrap_or(wait).min(PUT_OFF_MAX);
+        self.paced.rest(self.clock.monotonic() + wait);
         if let Some(more) = self.desk.said.line() {
+            let name = self.desk.carrier.name();
             tracing::warn!(
                 channel = name,
                 wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "the channel {name} does not take notices, which wait until it does: {refused}{more}"
             );
         }
-        Ok(())
+        wait
     }
 
     fn works_again(&mut self) {

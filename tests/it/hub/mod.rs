@@ -10,6 +10,7 @@ mod killed;
 mod live;
 mod outbox;
 mod pages;
+mod pair;
 mod people;
 pub(crate) mod process;
 mod seed;
