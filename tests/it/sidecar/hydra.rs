@@ -31,7 +31,7 @@ impl Node {
         command.args([format!("peer={PEER}"), "mail=alice@example.com".to_owned()]);
         // wandb would tell its makers of the run.
         command.env("WANDB_ERROR_REPORTING", "false").env("OTEL_SDK_DISABLED", "true");
-        command.env("ROOT", root).env("HOME", root).current_dir(own.join("tests/swarm"));
+        command.env("ROOT", root).env("HOME", root).current_dir(root);
         command.stdout(said.try_clone().expect("the file")).stderr(said);
         Self(Running::start(command.stdin(Stdio::piped())))
     }
@@ -44,6 +44,17 @@ impl Node {
     fn has_ended(&mut self) {
         eventually("the node ends", PATIENCE * 2, || self.0.0.try_wait().expect("it"));
     }
+}
+
+/// Lays the program's files out as its repository does.
+fn lay_out(root: &str) {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/swarm");
+    for file in ["code_gen_exp/runner/swarm_launcher.py", "code_gen_exp/config/node.yaml"] {
+        let to = Path::new(root).join(file);
+        fs::create_dir_all(to.parent().expect("its folder")).expect("a folder");
+        fs::copy(own.join(file), to).expect("a file of the repository");
+    }
+    fs::write(format!("{root}/run_rl_swarm.sh"), "").expect("a file of the repository");
 }
 
 /// Whether an observation of this kind is there, with this text in it.
@@ -80,7 +91,7 @@ pub(crate) fn a_node_is_read_from_the_files_of_hydra_and_wandb() {
     fs::create_dir(sidecar.program.path("none")).expect("a folder without profiles");
     let root = sidecar.program.path("root");
     fs::create_dir_all(format!("{root}/modal-login/temp-data")).expect("a folder");
-    fs::write(format!("{root}/run_rl_swarm.sh"), "").expect("a file of the repository");
+    lay_out(&root);
     for secret in SECRETS {
         fs::write(format!("{root}/{secret}"), "hunter2").expect("a secret");
     }
