@@ -12,11 +12,11 @@ use crate::support::tools::Running;
 /// Families that this page has at least: of a log, a verdict, a program's use, a card, the machine.
 const FAMILIES: [&str; 20] = [
     "lamda_sidecar_build_info",
-    "lamda_sidecar_log_gaps_total",
-    "lamda_sidecar_log_lines_total",
-    "lamda_sidecar_log_lost_bytes_total",
+    "lamda_sidecar_log_gaps",
+    "lamda_sidecar_log_lines",
+    "lamda_sidecar_log_lost_bytes",
     "lamda_sidecar_machine_cpu_ratio",
-    "lamda_sidecar_machine_load",
+    "lamda_sidecar_machine_load1",
     "lamda_sidecar_machine_memory_bytes",
     "lamda_sidecar_machine_memory_used_bytes",
     "lamda_sidecar_program_cpu_seconds_total",
