@@ -111,6 +111,19 @@ need_hivemind() {
     quietly "$env/bin/pip" --disable-pip-version-check install --no-deps --require-hashes -r "$list" ||
         die "pip could not install the packages in $list"
 }
+
+# Hydra and wandb, which write the logs and the folder of a swarm's node: only for `scripts/test --long`.
+need_swarm() {
+    local env=$TOOLS/swarm
+    "$env/bin/python" -c 'import hydra, wandb' 2>/dev/null && return
+    need_python
+    note "installing hydra-core and wandb with pip"
+    quietly python3 -m venv "$env" || die "python3 -m venv failed"
+    local list=$ROOT/scripts/lib/requirements/swarm.txt
+    quietly "$env/bin/pip" --disable-pip-version-check install --require-hashes -r "$list" ||
+        die "pip could not install the packages in $list"
+}
+
 # What rotates logs on most hosts, for the tests of the reader of logs.
 need_logrotate() { RUNLEVEL=1 need_apt logrotate; }
 

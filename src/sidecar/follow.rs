@@ -19,6 +19,7 @@ use crate::watch::line::{Line, Record};
 use crate::watch::meaning::{Kind, Meaning};
 use crate::watch::observation::{Seen, TEXT_BYTES_MAX, log_source};
 use crate::watch::profile::FilledLog;
+use crate::watch::scrub::After;
 
 /// How often the growth of a log is noted if its lines mean nothing.
 const NOTE_EVERY: Duration = Duration::from_secs(15);
@@ -49,6 +50,9 @@ struct Mark {
     pending: Option<Pending>,
     /// Lines that were taken in and not noted yet.
     lines: u64,
+    /// Whether the next line is the value of a secret.
+    #[serde(skip_serializing_if = "After::is_nothing")]
+    after: After,
 }
 
 /// One run of a follower.
@@ -111,7 +115,7 @@ impl Run<'_> {
                 let tap = self.follower.program.tap();
                 for line in &lines {
                     cut += line.cut;
-                    let line = Line::read(&line.bytes);
+                    let line = Line::read_after(&line.bytes, &mut self.mark.after);
                     raw.extend(tap.map(|_| line.as_str().to_owned()));
                     records.extend(self.assembler.take(&line, (), now).map(|(record, ())| record));
                 }

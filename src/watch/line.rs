@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::scrub::scrub;
+use super::scrub::{After, REDACTED, scrub};
 use crate::clock::Timestamp;
 use crate::fleet::Level;
 use crate::report;
@@ -30,11 +30,19 @@ impl Line {
     /// controls go, of a progress bar that overwrites itself (`\r`) the last state stays, personal data becomes
     /// `[REDACTED]`.
     pub fn read(bytes: &[u8]) -> Self {
+        Self::read_after(bytes, &mut After::default())
+    }
+
+    /// The same, of a line that follows others in its log: a value goes whose name stood at the end of the one before.
+    pub fn read_after(bytes: &[u8], after: &mut After) -> Self {
         let bytes = whole_words(bytes);
         // Nearly every line is good, and this tells it faster.
         let text = std::str::from_utf8(bytes)
             .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
         let plain = plain(&text);
+        if after.is_value(&plain) {
+            return Self(REDACTED.to_owned());
+        }
         let mut text = scrub(&plain).into_owned();
         text.truncate(text.floor_char_boundary(LINE_BYTES_MAX));
         Self(text)
@@ -148,6 +156,39 @@ mod tests {
         assert_eq!(read(b"\xff caf\xe9"), "\u{fffd} caf\u{fffd}");
         assert_eq!(read(b"a\tb\r\n"), "a\tb");
         assert_eq!(read("🐝 Joining round: 5".as_bytes()), "🐝 Joining round: 5");
+    }
+
+    /// Lines of one log.
+    fn read_all(text: &str) -> Vec<String> {
+        let mut after = After::default();
+        let lines = text.lines().map(|line| Line::read_after(line.as_bytes(), &mut after));
+        lines.map(|line| line.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_value_below_its_name_goes_and_the_next_record_stays() {
+        for (text, wanted) in [
+            ("password:\nhunter2\nnext", "password:|[REDACTED]|next"),
+            ("  \"token\":\n    \"abc\",\nx", "  \"token\":|[REDACTED]|x"),
+            ("api_key = \n\nabc", "api_key = ||[REDACTED]"),
+            ("secret: |-\n  abc\nmore", "secret: [REDACTED]|[REDACTED]|more"),
+            ("passwords:\n- a\n- b\nhost: x", "passwords:|[REDACTED]|[REDACTED]|host: x"),
+            ("mnemonic:\nsome words of yours here\nx", "mnemonic:|[REDACTED]|x"),
+            ("Authorization:\nBearer ab", "Authorization:|[REDACTED]"),
+            (
+                "no token:\n[2025-08-05 02:04:54,237][a][INFO] - Joining round: 5",
+                "no token:|[2025-08-05 02:04:54,237][a][INFO] - Joining round: 5",
+            ),
+            (
+                "mnemonic:\n2025-08-05 02:04:54 INFO it is there",
+                "mnemonic:|2025-08-05 02:04:54 INFO it is there",
+            ),
+            ("secrets:\n  host:\n    a", "secrets:|  host:|    a"),
+            ("password:\nNone\n{\nauth:\nok", "password:|None|{|auth:|ok"),
+            ("tokens:\n12", "tokens:|12"),
+        ] {
+            assert_eq!(read_all(text).join("|"), wanted, "of {text}");
+        }
     }
 
     #[test]

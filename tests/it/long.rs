@@ -6,6 +6,7 @@ use lamda_node::host::tree;
 
 use super::ledger::{faults, seasons};
 use super::soak::soak;
+use super::tail::storm::Storm;
 use super::weather::{disk, limits, nats};
 
 #[tokio::test]
@@ -73,4 +74,22 @@ async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
 #[tokio::test]
 async fn ten_real_nodes_of_a_dht_tell_who_published() {
     super::dht::real::ten_nodes_are_asked().await;
+}
+
+#[test]
+fn a_real_node_is_read_from_the_files_of_hydra_and_wandb() {
+    super::sidecar::hydra::a_node_is_read_from_the_files_of_hydra_and_wandb();
+}
+
+#[test]
+fn a_thousand_renames_at_50_000_lines_a_second_with_100_kills_lose_and_double_nothing() {
+    let storm = Storm { kills: 100, renames: 10, lines: 1_000, a_second: 50_000 };
+    let (lines, took) = storm.loses_and_doubles_nothing();
+    eprintln!("{lines} lines in {took:?}");
+    assert_eq!(lines, 1_000_000);
+}
+
+#[test]
+fn a_sidecar_that_is_killed_100_times_in_a_storm_of_a_thousand_renames_takes_in_each_line_once() {
+    super::sidecar::killed::a_storm_loses_and_doubles_nothing(1_000, 100);
 }

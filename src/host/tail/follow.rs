@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::family::Age;
 use super::lines::Line;
 use super::open::{self, Key, Refusal};
-use super::position::Position;
+use super::position::{Mark, Position};
 use super::search::{self, After, Next};
 use super::source::{Fill, Source};
 use super::start;
@@ -46,6 +46,33 @@ pub(super) enum Place {
     On(Box<Source>),
 }
 
+/// Something that is lost, and how much of it is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gap {
+    pub(super) why: GapWhy,
+    pub(super) bytes: Option<u64>,
+}
+
+/// What was in a file before it was truncated.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cut {
+    /// How many bytes of it were given out.
+    pub(super) had: u64,
+    /// How long it was at the latest look.
+    pub(super) size: u64,
+}
+
+impl Cut {
+    pub(super) const fn of(mark: &Mark) -> Self {
+        Self { had: mark.offset, size: mark.size }
+    }
+
+    /// How many bytes that were seen are lost; `None` if none is known to be.
+    pub(super) fn lost(self) -> Option<u64> {
+        self.size.checked_sub(self.had).filter(|lost| *lost > 0)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) config: Config,
@@ -61,9 +88,9 @@ pub(super) struct Follower {
     /// Where to begin, until that was looked for.
     pub(super) resume: Option<Position>,
     /// A gap that is told as soon as it is known what comes after it.
-    pub(super) gap: Option<GapWhy>,
-    /// The file was truncated, and how many bytes of what was in it before were had.
-    pub(super) cut: Option<u64>,
+    pub(super) gap: Option<Gap>,
+    /// The file was truncated, and what was had of what was in it before.
+    pub(super) cut: Option<Cut>,
     /// The truncated file, while what is left of its text is read from a copy.
     pub(super) original: Option<Box<Source>>,
     trouble: Option<String>,
@@ -187,8 +214,8 @@ impl Follower {
             return self.read_after_cut(source, now);
         }
         if let Some((file, facts)) = self.unnoticed_copy(&source) {
-            let (at, had) = (source.lines.offset(), source.read_at());
-            self.read_copy(Source::new(file, facts, at, now), source, had);
+            let (at, cut) = (source.lines.offset(), Cut::of(&source.mark_of_read()));
+            self.read_copy(Source::new(file, facts, at, now), source, cut);
             return None;
         }
         match source.fill(now) {
@@ -251,6 +278,11 @@ impl Follower {
         }
         match next {
             Ok(next) => {
+                // For the end of a line that is longer than what is kept of one nobody waits: its bytes count now.
+                if let Some(line) = source.lines.take_long() {
+                    self.place = Place::On(source);
+                    return self.lines(vec![line]).map(|read| Step::Told(Box::new(read)));
+                }
                 source.grown = now;
                 self.retired.push(*source);
                 self.enter_new(next, now);
@@ -281,7 +313,7 @@ impl Follower {
         self.ties.retain(|tie| tie.1.is_some() && tie.1 >= born);
         self.place = Place::On(Box::new(source));
         if next.skips_packed {
-            self.gap = self.gap.or(Some(GapWhy::Compressed));
+            self.gap = self.gap.or(Some(Gap { why: GapWhy::Compressed, bytes: None }));
         }
         self.entered();
     }
@@ -296,7 +328,7 @@ impl Follower {
             return;
         }
         match self.gap.take() {
-            Some(why) => self.tell_gap(None, why),
+            Some(gap) => self.tell_gap(gap.bytes, gap.why),
             None => self.waiting.extend(self.position().map(|position| Read::Open { position })),
         }
     }

@@ -114,6 +114,11 @@ impl Lines {
         lines.pop()
     }
 
+    /// Gives out the line in hand as if it had ended, if it is longer than what is kept of one.
+    pub(super) fn take_long(&mut self) -> Option<Line> {
+        self.long.is_some().then(|| self.take_rest()).flatten()
+    }
+
     /// Moves so many bytes, and what was long before them, into a line.
     fn give(&mut self, length: usize, is_progress: bool, to: &mut Vec<Line>) {
         let offset = self.offset;

@@ -93,7 +93,8 @@ pub enum Read {
     },
     /// Something that was written can't be had any more, or that can't be excluded.
     Gap {
-        /// How many bytes; `None` if nobody can know, 0 is possible.
+        /// How many bytes at least: those that were seen in the file, or that a hole in it tells. What was written after
+        /// the latest look is not among them. `None` if none was seen: 0 is possible.
         bytes: Option<u64>,
         /// Why.
         why: GapWhy,

@@ -118,6 +118,9 @@ pub(super) struct Mark {
     /// The same, when it was at the log's path last: what came after it is not older.
     #[serde(default)]
     pub(super) placed: u64,
+    /// How long it was at the latest look: what is gone of it without having been given out is counted by this.
+    #[serde(default)]
+    pub(super) size: u64,
     /// Of the first byte that was not given out.
     pub(super) offset: u64,
     /// Of the first bytes of the file: 256, or as many as it had.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::GapWhy;
 use super::family::{self, Age};
-use super::follow::{Follower, Place, Step};
+use super::follow::{Cut, Follower, Gap, Place, Step};
 use super::open::{Facts, Refusal};
 use super::position::{HEAD_MAX, Mark, Position, RETIRED_MAX, RUNGS_MAX, Rung, TIES_MAX};
 use super::search::{self, Next};
@@ -16,30 +16,34 @@ use super::source::Source;
 impl Follower {
     /// Goes on where the position says.
     pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
-        let is_whole = self.take_up_retired(position, now);
+        let gap = self.take_up_retired(position, now);
         self.take_up_current(position, now);
-        if !is_whole && self.position().is_some() {
-            self.tell_gap(None, GapWhy::Gone);
-        } else if !is_whole {
-            self.gap = self.gap.or(Some(GapWhy::Gone));
+        let Some(gap) = gap else { return };
+        if self.position().is_some() {
+            self.tell_gap(gap.bytes, gap.why);
+        } else {
+            let bytes = sum(self.gap.and_then(|own| own.bytes), gap.bytes);
+            self.gap = Some(Gap { bytes, ..self.gap.unwrap_or(gap) });
         }
     }
 
-    /// Takes up the files that were rotated a short time before; says whether all of them are there.
-    fn take_up_retired(&mut self, position: &Position, now: Instant) -> bool {
-        let mut is_whole = true;
+    /// Takes up the files that were rotated a short time before; says what is lost with those that are not there.
+    fn take_up_retired(&mut self, position: &Position, now: Instant) -> Option<Gap> {
+        let mut gap = None;
         // One more while a file is entered, before room is made.
         for mark in position.retired.iter().take(2 * RETIRED_MAX) {
             let found = family::find(&self.config.path, mark.inode);
             let Some((file, facts)) = found.filter(|found| is_at(mark, found)) else {
-                is_whole = false;
+                let before = gap.and_then(|gap: Gap| gap.bytes);
+                let bytes = sum(before, Cut::of(mark).lost());
+                gap = Some(Gap { why: GapWhy::Gone, bytes });
                 continue;
             };
             let mut source = Source::new(file, facts, mark.offset, now);
             source.was_seen(mark);
             self.retired.push(source);
         }
-        is_whole
+        gap
     }
 
     fn take_up_current(&mut self, position: &Position, now: Instant) {
@@ -60,7 +64,8 @@ impl Follower {
                 };
                 let mut original = Box::new(Source::new(found.0, found.1, 0, now));
                 original.was_seen(mark);
-                self.read_copy(Source::new(file, facts, mark.offset, now), original, mark.offset);
+                let copy = Source::new(file, facts, mark.offset, now);
+                self.read_copy(copy, original, Cut::of(mark));
             }
             Some((file, facts)) => {
                 let rung = self.rung(position, &file);
@@ -89,7 +94,7 @@ impl Follower {
     fn go_on(&mut self, (file, facts): (File, Facts), mark: &Mark, now: Instant) {
         let mut source = Source::new(file, facts, mark.offset, now);
         source.was_seen(mark);
-        self.cut = mark.is_copy.then_some(0);
+        self.cut = mark.is_copy.then(Cut::default);
         self.place = Place::On(Box::new(source));
     }
 
@@ -119,12 +124,13 @@ impl Follower {
             let at = if has_rest { mark.offset } else { facts.size };
             let mut copy = Source::new(file, facts, at, now);
             copy.is_copy = true;
-            self.cut = Some(mark.offset);
+            self.cut = Some(Cut::of(mark));
             self.place = Place::On(Box::new(copy));
             return;
         }
         let is_packed = search::was_packed(&self.config.path, mark);
-        self.gap = Some(if is_packed { GapWhy::Compressed } else { GapWhy::Gone });
+        let why = if is_packed { GapWhy::Compressed } else { GapWhy::Gone };
+        self.gap = Some(Gap { why, bytes: Cut::of(mark).lost() });
         let age = Age { born: mark.born, modified: mark.modified };
         self.place = Place::After { age, placed: mark.placed };
     }
@@ -135,7 +141,7 @@ impl Follower {
         let rest = search::copy_of(&self.config.path, &mark, &self.known());
         if let Some((file, facts, true)) = rest {
             let at = source.lines.offset();
-            return self.read_copy(Source::new(file, facts, at, now), source, mark.offset);
+            return self.read_copy(Source::new(file, facts, at, now), source, Cut::of(&mark));
         }
         // What is held of a line is all that there will be of it.
         let line = source.lines.take_rest();
@@ -153,20 +159,20 @@ impl Follower {
         match search::copy_of(&self.config.path, mark, &self.known()) {
             Some((file, facts, has_rest)) => {
                 let at = if has_rest { mark.offset } else { facts.size };
-                self.read_copy(Source::new(file, facts, at, now), source, mark.offset);
+                self.read_copy(Source::new(file, facts, at, now), source, Cut::of(mark));
             }
             None => {
-                self.begin_after_cut(source, mark.offset);
+                self.begin_after_cut(source, Cut::of(mark));
             }
         }
     }
 
     /// Waits for text in a truncated file, of whose old text so much was had.
-    fn begin_after_cut(&mut self, mut source: Box<Source>, had: u64) {
+    fn begin_after_cut(&mut self, mut source: Box<Source>, cut: Cut) {
         source.begin_anew(0);
         // An inode alone may soon be that of a newer file.
         self.ties.retain(|tie| tie.1.is_some());
-        self.cut = Some(had);
+        self.cut = Some(cut);
         self.place = Place::On(source);
     }
 
@@ -180,10 +186,10 @@ impl Follower {
     }
 
     /// Reads the rest from a copy, then the original again.
-    pub(super) fn read_copy(&mut self, mut copy: Source, original: Box<Source>, had: u64) {
+    pub(super) fn read_copy(&mut self, mut copy: Source, original: Box<Source>, cut: Cut) {
         copy.is_copy = true;
         self.original = Some(original);
-        self.cut = Some(had);
+        self.cut = Some(cut);
         self.place = Place::On(Box::new(copy));
     }
 
@@ -201,21 +207,22 @@ impl Follower {
         }
         match next {
             Ok(next) if next.is_copy => {
-                self.gap = Some(GapWhy::Truncated);
+                let bytes = self.cut_after(&copy).lost();
+                self.gap = Some(Gap { why: GapWhy::Truncated, bytes });
                 self.cut = None;
                 self.enter_other_copy(&copy, next, now);
-                self.cut = Some(0);
+                self.cut = Some(Cut::default());
             }
             next => {
-                let had = self.cut.unwrap_or(0).max(copy.read_at());
+                let cut = self.cut_after(&copy);
                 if let Some(mut original) = self.original.take() {
                     original.follows_copy(&copy);
-                    self.begin_after_cut(original, had);
+                    self.begin_after_cut(original, cut);
                     return None;
                 }
                 match next {
                     Ok(next) => {
-                        self.cut = Some(had);
+                        self.cut = Some(cut);
                         self.enter(next, now);
                         if let Place::On(source) = &mut self.place {
                             source.follows_copy(&copy);
@@ -229,6 +236,12 @@ impl Follower {
             }
         }
         None
+    }
+
+    /// What was had of a truncated file once this copy of it was read.
+    fn cut_after(&self, copy: &Source) -> Cut {
+        let cut = self.cut.unwrap_or_default();
+        Cut { had: cut.had.max(copy.read_at()), ..cut }
     }
 
     /// Goes on to a copy that may be exactly as old as the one that is left, which then must not follow it.
@@ -250,7 +263,7 @@ impl Follower {
         let copy =
             search::unnoticed_copy(&self.config.path, source.file(), &source.mark(), &self.known());
         if let Some((file, facts)) = copy.filter(|_| source.may_have_changed()) {
-            self.read_copy(Source::new(file, facts, 0, now), source, 0);
+            self.read_copy(Source::new(file, facts, 0, now), source, Cut::default());
             self.tell_gap(None, GapWhy::Truncated);
             return None;
         }
@@ -262,19 +275,24 @@ impl Follower {
                 return Some(self.refused(&err.into(), now));
             }
         };
-        let had = self.cut.take().unwrap_or(0);
+        let cut = self.cut.take().unwrap_or_default();
         source.begin_anew(begin);
         self.place = Place::On(source);
         // A program that goes on where it was leaves a hole as long as what it had written.
-        let bytes = (begin > 0).then(|| begin.saturating_sub(had));
+        let bytes = if begin > 0 { Some(begin.saturating_sub(cut.had)) } else { cut.lost() };
         let gap = self.gap.take();
         if bytes != Some(0) {
-            self.tell_gap(bytes, GapWhy::Truncated);
-        } else if let Some(why) = gap {
-            self.tell_gap(None, why);
+            self.tell_gap(sum(bytes, gap.and_then(|gap| gap.bytes)), GapWhy::Truncated);
+        } else if let Some(gap) = gap {
+            self.tell_gap(gap.bytes, gap.why);
         }
         None
     }
+}
+
+/// Bytes that are lost in two places; `None` if none is known to be.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.map_or(other, |one| Some(one.saturating_add(other.unwrap_or(0))))
 }
 
 /// Whether the file has the bytes that were read, up to the place.

@@ -110,6 +110,7 @@ impl Source {
             born: self.facts.born,
             modified: self.facts.modified,
             placed: self.placed,
+            size: self.facts.size.max(self.read_at),
             offset,
             head: self.head_print,
             guard: Print::of(guard),

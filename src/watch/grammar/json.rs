@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{JsonKeys, level};
 use crate::fleet::Level;
 use crate::watch::line::Line;
-use crate::watch::scrub::REDACTED;
+use crate::watch::scrub::{After, REDACTED};
 
 /// What an object says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,8 @@ fn shown(value: &Value) -> Option<String> {
 }
 
 fn again(text: &str) -> String {
-    let lines: Vec<String> =
-        text.split('\n').map(|line| Line::read(line.as_bytes()).as_str().to_owned()).collect();
+    let mut after = After::default();
+    let lines = text.split('\n').map(|line| Line::read_after(line.as_bytes(), &mut after));
+    let lines: Vec<String> = lines.map(|line| line.as_str().to_owned()).collect();
     lines.join("\n")
 }

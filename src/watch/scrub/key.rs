@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::bytes::{at, is_word, run, run_back};
 
 /// The longest name that is looked at, in bytes.
@@ -99,6 +101,8 @@ fn ends_as(name: &[u8], known: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Name {
     is_whole_line: bool,
+    /// It is `auth`, which also names a state.
+    is_auth: bool,
 }
 
 impl Name {
@@ -114,12 +118,16 @@ impl Name {
         let last_word = name.rsplit(|byte| !byte.is_ascii_alphanumeric()).next();
         let is_serial = || last_word.is_some_and(|word| word.eq_ignore_ascii_case(b"sn"));
         let is_secret = || ENDS.contains(&&last) && (SECRETS.iter().any(is) || is_serial());
-        if !is_secret() && !holds_strong(name) {
+        let is_auth = last == *b"th" && ends_as(name, b"auth");
+        if !is_auth && !is_secret() && !holds_strong(name) {
             return None;
         }
-        Some(Self { is_whole_line: WHOLE_LINES.iter().any(is) })
+        Some(Self { is_whole_line: WHOLE_LINES.iter().any(is), is_auth })
     }
 }
+
+/// A name whose value is one word.
+const WORD: Name = Name { is_whole_line: false, is_auth: false };
 
 /// Whether one of [`STRONG`] stands anywhere in the name.
 fn holds_strong(name: &[u8]) -> bool {
@@ -136,6 +144,46 @@ fn holds_strong(name: &[u8]) -> bool {
 
 /// The value behind this `=` or `:`, if what stands before names a secret.
 pub(super) fn value_after(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
+    let name = name_before(bytes, separator)?;
+    let from = run(bytes, separator, 4, |byte| b"=:>".contains(&byte));
+    let from = run(bytes, from, 64, |byte| byte == b' ' || byte == b'\t');
+    let span = value(bytes, from, name)?;
+    // `auth: failed` is a state and `auth::x` a path, `auth=x` and `"auth": "x"` are neither.
+    let is_state = || {
+        let is_path = at(bytes, separator + 1) == b':';
+        let is_small =
+            |span| bytes.get(span).is_some_and(|it: &[u8]| it.iter().all(u8::is_ascii_lowercase));
+        at(bytes, separator) == b':' && (is_path || span.start == from && is_small(span.clone()))
+    };
+    (!name.is_auth || !is_state()).then_some(span)
+}
+
+/// What stands below a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Below {
+    /// One word.
+    Word,
+    /// Several.
+    Line,
+}
+
+/// What is awaited on the next line, if this one ends with the name of a secret and nothing behind it.
+pub(super) fn name_at_end(text: &[u8]) -> Option<Below> {
+    // As in YAML, which has its long texts below a bar or an arrow.
+    let block = [&b"|-"[..], b">-", b"|", b">"].iter().find_map(|end| text.strip_suffix(*end));
+    let text = block.unwrap_or(text).trim_ascii_end();
+    let separator = text.len().checked_sub(1).filter(|last| b":=".contains(&at(text, *last)))?;
+    let name = name_before(text, separator).filter(|name| !name.is_auth)?;
+    Some(if name.is_whole_line { Below::Line } else { Below::Word })
+}
+
+/// Whether a value says that there is none.
+pub(super) fn is_nothing(text: &[u8]) -> bool {
+    NOTHING.iter().any(|known| text.eq_ignore_ascii_case(known))
+}
+
+/// The name of a secret before this `=` or `:`.
+fn name_before(bytes: &[u8], separator: usize) -> Option<Name> {
     let space_from = run_back(bytes, separator, 16, |byte| byte == b' ' || byte == b'\t');
     let quote_from = run_back(bytes, space_from, 6, |byte| b"\"'`\\])".contains(&byte));
     // Most colons stand in times.
@@ -153,10 +201,7 @@ pub(super) fn value_after(bytes: &[u8], separator: usize) -> Option<Range<usize>
             start = run_back(bytes, before, NAME_MAX, is_name);
         }
     }
-    let name = Name::of(bytes.get(start..quote_from)?)?;
-    let from = run(bytes, separator, 4, |byte| b"=:>".contains(&byte));
-    let from = run(bytes, from, 64, |byte| byte == b' ' || byte == b'\t');
-    value(bytes, from, name)
+    Name::of(bytes.get(start..quote_from)?)
 }
 
 /// The value of an option of a command, `--token …`, which begins here.
@@ -216,12 +261,12 @@ pub(super) fn after_word(bytes: &[u8], word: &Range<usize>) -> Option<Range<usiz
     let from = run(bytes, word.end, 8, |byte| byte == b' ' || byte == b'\t');
     match name.len() {
         6 if is(b"bearer") => {
-            let span = value(bytes, from, Name { is_whole_line: false })?;
+            let span = value(bytes, from, WORD)?;
             (span.len() >= 8).then_some(span)
         }
         // Words alone, as in `password authentication failed`, are none.
         6 | 8 | 10 if [&b"passwd"[..], b"password", b"passphrase"].iter().any(|it| is(it)) => {
-            let span = value(bytes, from, Name { is_whole_line: false })?;
+            let span = value(bytes, from, WORD)?;
             let has_digit = bytes.get(span.clone())?.iter().any(u8::is_ascii_digit);
             (span.len() >= 6 && has_digit).then_some(span)
         }
@@ -256,8 +301,7 @@ fn value(bytes: &[u8], from: usize, name: Name) -> Option<Range<usize>> {
     };
     let end = end.min(bytes.len());
     let text = bytes.get(from..end)?;
-    let is_nothing = NOTHING.iter().any(|known| text.eq_ignore_ascii_case(known));
-    (end > from && !is_nothing).then_some(from..end)
+    (end > from && !is_nothing(text)).then_some(from..end)
 }
 
 /// Where a text in quotes ends: at the quote with as many escapes as the first had.

@@ -2,18 +2,22 @@
 //! numbers, names of users in paths. Peer ids and numbers stay: they say what a program does.
 //!
 //! Must hold: what is personal becomes [`REDACTED`] wherever it stands, in lists, JSON, URLs or next to any
-//! punctuation; the time is linear in the line's length; it needs nothing but the line. In doubt it goes.
+//! punctuation; the time is linear in the line's length; [`scrub`] needs nothing but the line, and [`After`] knows
+//! which line is the value of a name that stood on the one before. In doubt it goes.
 
 mod address;
+mod after;
 mod bytes;
 mod coin;
 mod id;
 mod key;
 mod path;
+mod phrase;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub use after::After;
 use bytes::{at, is_hex, is_word};
 
 /// What stands where personal data stood.
@@ -49,6 +53,7 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
 /// Where personal data stands. The spans may overlap.
 fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut here, mut blob_end) = (Vec::new(), 0, 0);
+    let mut row = phrase::Row::default();
     found.extend(id::encoded_line(bytes));
     id::web_tokens(bytes, &mut found);
     while let Some(&byte) = bytes.get(here) {
@@ -63,7 +68,10 @@ fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
                     blob_end = id::blob(bytes, word.start, &mut found);
                 }
             }
-            here = after_word(bytes, word, &mut found);
+            here = match row.next(bytes, &word) {
+                Some(phrase) => take(Some(phrase), here, &mut found),
+                None => after_word(bytes, word, &mut found),
+            };
         } else {
             here = match byte {
                 b'@' => take(address::mail(bytes, here, 1), here, &mut found),

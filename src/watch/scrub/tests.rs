@@ -32,6 +32,10 @@ fn keys_go_wherever_people_and_programs_write_them() {
         ("MYSQL_PASS=hunter2", "MYSQL_PASS=[REDACTED]"),
         ("DB_PASS=hunter2 ./run", "DB_PASS=[REDACTED] ./run"),
         ("the PASSWORD hunter2 is wrong", "the PASSWORD [REDACTED] is wrong"),
+        ("GET /?auth=x HTTP/1.1", "GET /?auth=[REDACTED] HTTP/1.1"),
+        ("AUTH=abc", "AUTH=[REDACTED]"),
+        (r#"{"auths":{"r":{"auth":"dXNlcjpw"}}}"#, r#"{"auths":{"r":{"auth":"[REDACTED]"}}}"#),
+        ("x-auth: Abc1", "x-auth: [REDACTED]"),
         ("SN: 1322821012345", "SN: [REDACTED]"),
         ("GPU SN: 1322821012345", "GPU SN: [REDACTED]"),
         ("host-10-11-12-14.lan", "host-[REDACTED].lan"),
@@ -45,7 +49,42 @@ fn keys_go_wherever_people_and_programs_write_them() {
         "python -u main.py:app",
         "password authentication failed for user x",
         "forward_pass=0.5 s, bypass=1, asn=13335",
+        "auth: failed, depth=3, path=/x",
+        "hub::auth::tests::it_is_one ok",
         "grep -u x",
+    ] {
+        check(text, text);
+    }
+}
+
+/// The phrase of a wallet: so many words of the list.
+fn phrase(count: usize, between: &str) -> String {
+    let words = ["abandon", "zoo", "tree", "matrix", "Legal", "winner", "thank", "year", "wave"];
+    let words: Vec<&str> = words.into_iter().cycle().take(count).collect();
+    words.join(between)
+}
+
+#[test]
+fn the_phrase_of_a_wallet_goes_without_its_name() {
+    for count in [12, 15, 24] {
+        for between in [" ", ", ", "\", \"", "  "] {
+            let words = phrase(count, between);
+            check(&words, "[REDACTED]");
+            check(
+                &format!("restored 3 from \"{words}\" yesterday"),
+                "restored 3 from \"[REDACTED]\" yesterday",
+            );
+        }
+    }
+    check(&format!(r"x\n{}\n", phrase(12, " ")), r"x\n[REDACTED]\n");
+    let numbered: Vec<String> =
+        phrase(24, " ").split(' ').zip(1..).map(|(it, number)| format!("{number}. {it}")).collect();
+    check(&numbered.join(" "), "1. [REDACTED]");
+    let short = phrase(11, " ");
+    for text in [
+        short.as_str(),
+        "some weights were not used when the model was made from this point, you should train it with more data now",
+        "train this model with more data before you use it for real work, and then check what it can do",
     ] {
         check(text, text);
     }
@@ -210,6 +249,8 @@ fn hostile_lines_take_no_longer_than_others() {
         "nsk-",
         "/home/a ",
         "_1",
+        "abandon ",
+        "zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoos ",
     ] {
         let line = part.repeat(64 * 1024 / part.len());
         let begun = std::time::Instant::now();

@@ -1,8 +1,11 @@
 //! The sidecar of the real program, beside programs that write logs as others do.
 
 mod broken;
-mod killed;
+mod generic;
+pub(crate) mod hydra;
+pub(crate) mod killed;
 mod llama;
+mod metrics;
 mod nats;
 mod original;
 mod process;

@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use lamda_node::clock::{Clock as _, SystemClock};
@@ -61,6 +63,17 @@ impl Sidecar {
     /// Starts it, and waits until it has judged.
     pub(super) fn begin(&mut self) {
         self.spawn();
+        self.judges();
+    }
+
+    /// The same, with what it opens written into a file.
+    pub(super) fn begin_traced(&mut self, trace: &Path) {
+        let command = self.program.traced(&["sidecar"], trace);
+        self.start(command);
+        self.judges();
+    }
+
+    fn judges(&self) {
         eventually("the sidecar is ready", PATIENCE, || {
             ask(&self.at, "GET /ready", &[], "").filter(|answer| answer.status == 200)
         });
@@ -68,8 +81,12 @@ impl Sidecar {
 
     /// Starts it, and waits for nothing.
     pub(super) fn spawn(&mut self) {
+        let command = self.program.command(&["sidecar"]);
+        self.start(command);
+    }
+
+    fn start(&mut self, mut command: Command) {
         let log = File::options().create(true).append(true).open(self.program.path("log"));
-        let mut command = self.program.command(&["sidecar"]);
         self.running = Some(Running::start(command.stderr(log.expect("a log"))));
     }
 

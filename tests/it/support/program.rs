@@ -1,12 +1,13 @@
 //! The real binary with chosen settings, and what a finished run of it printed.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tools::{Running, run_with_input};
+use super::tools::{Running, run_with_input, tool};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lamda-node");
@@ -57,6 +58,18 @@ impl Program {
         command.args(args).current_dir(self.dir.path()).env_clear();
         command.env("HOME", self.dir.path()).stdin(Stdio::null());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The same, with the files that it opens written to `trace` by strace, which ends with it.
+    pub(crate) fn traced(&self, args: &[&str], trace: &Path) -> Command {
+        let plain = self.command(args);
+        let mut command = Command::new(tool("strace"));
+        // The tracer is the grandchild, so that a kill ends the program.
+        command.args(["-D", "-f", "-qq", "-e", "trace=open,openat,openat2", "-o"]).arg(trace);
+        command.arg(PROGRAM).args(args).current_dir(self.dir.path()).env_clear();
+        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null());
         command
     }
 

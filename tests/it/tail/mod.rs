@@ -1,7 +1,7 @@
 //! Logs that are rotated by logrotate itself, and by nobody's rules while the reader is killed again and again.
 
 mod logrotate;
-mod storm;
+pub(crate) mod storm;
 
 use std::path::Path;
 

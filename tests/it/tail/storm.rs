@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lamda_node::host::tail::{Position, Read, Tail};
 use serde::{Deserialize, Serialize};
@@ -15,14 +15,21 @@ use crate::support::tools::{Running, eventually};
 /// Names the folder to a process that reads for the storm.
 const FOLDER: &str = "TAIL_STORM";
 
-/// How often the reader is killed.
-const KILLS: usize = 25;
+/// What happens to the log and to its reader.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Storm {
+    /// How often the reader is killed.
+    pub(crate) kills: usize,
+    /// How often the log is renamed between two kills.
+    pub(crate) renames: usize,
+    /// Lines in each file.
+    pub(crate) lines: u64,
+    /// Lines that the program writes in a second at most.
+    pub(crate) a_second: u64,
+}
 
-/// How often the log is renamed between two kills.
-const RENAMES: usize = 8;
-
-/// Lines in each file.
-const LINES: u64 = 500;
+/// How many lines the program writes at once.
+const BATCH: u64 = 50;
 
 /// How long the reader may need, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -42,6 +49,11 @@ fn commits(folder: &Path) -> (u64, Vec<Commit>) {
     let lines = text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let commits = lines.map(|line| serde_json::from_slice(line).expect("a commit")).collect();
     (whole as u64, commits)
+}
+
+/// How much was committed, whole or not.
+fn length(folder: &Path) -> u64 {
+    fs::metadata(folder.join("committed")).map_or(0, |meta| meta.len())
 }
 
 /// Reads and commits until it is killed, or has read so many lines.
@@ -101,36 +113,63 @@ fn reader(folder: &Path) -> Running {
 
 #[test]
 fn a_storm_of_renames_and_kills_loses_and_doubles_nothing() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (path, mut number) = (dir.path().join("x.log"), 0);
-    let mut program = append(&path);
-    let mut reading = reader(dir.path());
-    // A reader that never began has nothing to go on from.
-    eventually("it begins", PATIENCE, || (commits(dir.path()).0 > 0).then_some(()));
-    for kill in 0..KILLS {
-        let before = commits(dir.path()).0;
-        for rename in 0..RENAMES {
-            for _ in 0..LINES {
-                writeln!(program, "{number}").expect("it writes");
-                number += 1;
-            }
-            fs::rename(&path, dir.path().join(format!("x.log.{}", kill * RENAMES + rename)))
-                .expect("it is renamed");
-            program = append(&path);
+    Storm { kills: 25, renames: 8, lines: 500, a_second: u64::MAX }.loses_and_doubles_nothing();
+}
+
+/// A program that writes numbers at a pace, a line each.
+struct Writer {
+    file: File,
+    number: u64,
+    begun: Instant,
+    a_second: u64,
+}
+
+impl Writer {
+    fn write(&mut self, lines: u64) {
+        for first in (0..lines).step_by(usize::try_from(BATCH).expect("a small number")) {
+            let due = Duration::from_micros(self.number.saturating_mul(1_000_000) / self.a_second);
+            std::thread::park_timeout(due.saturating_sub(self.begun.elapsed()));
+            let batch = self.number..self.number + BATCH.min(lines - first);
+            self.number = batch.end;
+            let text: String = batch.map(|number| format!("{number}\n")).collect();
+            self.file.write_all(text.as_bytes()).expect("it writes");
         }
-        eventually("it reads", PATIENCE, || (commits(dir.path()).0 > before).then_some(()));
-        drop(reading);
-        reading = reader(dir.path());
     }
-    let is_last = |commit: &Commit| commit.lines.last() == Some(&(number - 1));
-    let all = eventually("it has read all", PATIENCE, || {
-        Some(commits(dir.path()).1)
-            .filter(|all| all.last().is_some_and(|_| all.iter().any(is_last)))
-    });
-    let mut read: Vec<u64> = all.iter().flat_map(|it| it.lines.iter().copied()).collect();
-    let gaps: usize = all.iter().map(|it| it.gaps).sum();
-    let count = read.len() as u64;
-    read.sort_unstable();
-    read.dedup();
-    assert_eq!((read.len() as u64, count, gaps), (number, number, 0), "read, doubled, gaps");
+}
+
+impl Storm {
+    /// Returns how many lines there were, and how long the program wrote.
+    pub(crate) fn loses_and_doubles_nothing(self) -> (u64, Duration) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("x.log");
+        let (file, a_second) = (append(&path), self.a_second);
+        let mut reading = reader(dir.path());
+        // A reader that never began has nothing to go on from.
+        eventually("it begins", PATIENCE, || (commits(dir.path()).0 > 0).then_some(()));
+        let mut program = Writer { file, number: 0, begun: Instant::now(), a_second };
+        for kill in 0..self.kills {
+            let before = length(dir.path());
+            for rename in 0..self.renames {
+                program.write(self.lines);
+                let to = format!("x.log.{}", kill * self.renames + rename);
+                fs::rename(&path, dir.path().join(to)).expect("it is renamed");
+                program.file = append(&path);
+            }
+            eventually("it reads", PATIENCE, || (length(dir.path()) > before).then_some(()));
+            drop(reading);
+            reading = reader(dir.path());
+        }
+        let (number, took) = (program.number, program.begun.elapsed());
+        let is_last = |commit: &Commit| commit.lines.last() == Some(&(number - 1));
+        let all = eventually("it has read all", PATIENCE, || {
+            Some(commits(dir.path()).1).filter(|all| all.iter().any(is_last))
+        });
+        let mut read: Vec<u64> = all.iter().flat_map(|it| it.lines.iter().copied()).collect();
+        let gaps: usize = all.iter().map(|it| it.gaps).sum();
+        let count = read.len() as u64;
+        read.sort_unstable();
+        read.dedup();
+        assert_eq!((read.len() as u64, count, gaps), (number, number, 0), "read, doubled, gaps");
+        (number, took)
+    }
 }

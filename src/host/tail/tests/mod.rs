@@ -79,6 +79,39 @@ impl Case {
         panic!("there is always more to do: {told:?}");
     }
 
+    /// The same, with the number of bytes that were cut in place of a long line.
+    fn told_cut(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        for _ in 0..10_000 {
+            match self.reader.step(self.now) {
+                Step::Told(read) => {
+                    let position = match *read {
+                        Read::Open { position } => position,
+                        Read::Lines { lines, position } => {
+                            told.extend(lines.iter().map(|it| match it.cut {
+                                0 => String::from_utf8_lossy(&it.bytes).into(),
+                                cut => format!("<{} kept, {cut} cut>", it.bytes.len()),
+                            }));
+                            position
+                        }
+                        Read::Gap { bytes, why, position } => {
+                            told.push(format!("<{why:?} {bytes:?}>"));
+                            position
+                        }
+                        Read::Trouble { what } => {
+                            told.push(what);
+                            continue;
+                        }
+                    };
+                    self.position = Some(position);
+                }
+                Step::Again => {}
+                Step::Idle(_) => return told,
+            }
+        }
+        panic!("there is always more to do: {told:?}");
+    }
+
     fn later(&mut self, time: Duration) -> Vec<String> {
         self.now += time;
         self.told()
@@ -598,10 +631,10 @@ fn a_rotated_file_that_is_gone_after_a_kill_is_a_gap() {
             fs::write(&case.path, "").unwrap();
         }
         case.kill();
-        let gone = if is_truncated { [""; 0].as_slice() } else { &["<Gone None>"] };
+        let gone = if is_truncated { [""; 0].as_slice() } else { &["<Gone Some(2)>"] };
         assert_eq!(case.told(), gone);
         case.append("b\n");
-        let more = if is_truncated { ["<Truncated None>", "b"].as_slice() } else { &["b"] };
+        let more = if is_truncated { ["<Truncated Some(2)>", "b"].as_slice() } else { &["b"] };
         assert_eq!(case.told(), more);
         case.kill();
         assert_eq!(case.told(), [""; 0], "it is told once");
@@ -624,4 +657,62 @@ fn the_half_line_of_a_rotated_file_waits_until_a_truncated_one_has_text() {
     let mut told = case.told();
     told.extend(case.later(Duration::from_secs(61)));
     assert_eq!(told, ["<Truncated None>", "four", "ha"]);
+}
+
+/// Bytes of a line that has no end: more than what is kept of one, and than what is read at once.
+const ENDLESS: u64 = 20 << 20;
+
+#[test]
+fn what_is_cut_of_a_line_without_an_end_is_counted_as_soon_as_its_file_is_rotated() {
+    for how in ["rename", "copy", "truncate", "rename killed", "copy killed"] {
+        let mut case = Case::after(&much("a"));
+        case.append(&"x".repeat(usize::try_from(ENDLESS).unwrap()));
+        assert_eq!(case.told_cut(), [""; 0], "{how}");
+        match how {
+            "copy" | "copy killed" => {
+                fs::copy(&case.path, case.beside("x.log.1")).unwrap();
+                fs::write(&case.path, "").unwrap();
+            }
+            "truncate" => fs::write(&case.path, "").unwrap(),
+            _ => case.rename("x.log.1"),
+        }
+        case.append("new\n");
+        if how.ends_with("killed") {
+            case.kill();
+        }
+        let cut = format!("<{LINE_BYTES_MAX} kept, {} cut>", ENDLESS - LINE_BYTES_MAX as u64);
+        let wanted = match how {
+            "rename" | "rename killed" => vec![cut, "new".to_owned()],
+            _ => vec![cut, "<Truncated None>".to_owned(), "new".to_owned()],
+        };
+        assert_eq!(case.told_cut(), wanted, "{how}");
+        case.kill();
+        assert_eq!(case.later(Duration::from_secs(61)), [""; 0], "{how}: it is told once");
+    }
+}
+
+#[test]
+fn what_was_seen_and_not_read_before_a_truncation_is_counted() {
+    for is_killed in [false, true] {
+        let mut case = Case::after("one\n");
+        // More than one look takes.
+        case.append(&much("a").repeat(2_000));
+        let size = fs::metadata(&case.path).unwrap().len();
+        let Step::Told(read) = case.reader.step(case.now) else { panic!("there is more") };
+        let Read::Lines { position, .. } = *read else { panic!("lines come first") };
+        let had = position.offset();
+        case.position = Some(position);
+        fs::write(&case.path, "new\n").unwrap();
+        if is_killed {
+            case.kill();
+        }
+        let told = case.told();
+        let (gaps, lines): (Vec<_>, Vec<_>) = told.iter().partition(|it| it.starts_with('<'));
+        // What was read already comes, but for a killed reader; the last of it is half a line.
+        let read: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>() - 4;
+        let lost = size - had - read.saturating_sub(1);
+        assert!(lost > 100_000, "it was truncated before all of it was read");
+        assert_eq!(gaps, [&format!("<Truncated Some({lost})>")], "killed: {is_killed}");
+        assert_eq!(told.last().map(String::as_str), Some("new"));
+    }
 }
