@@ -82,6 +82,7 @@ fn a_real_node_is_read_from_the_files_of_hydra_and_wandb() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "shows the result of a long run")]
 fn a_thousand_renames_at_50_000_lines_a_second_with_100_kills_lose_and_double_nothing() {
     let storm = Storm { kills: 100, renames: 10, lines: 1_000, a_second: 50_000 };
     let (lines, took) = storm.loses_and_doubles_nothing();

@@ -1,4 +1,4 @@
-//! A node whose log Hydra writes and whose folder wandb does, both from PyPI, watched with the shipped profile as it
+//! A node whose log Hydra writes and whose folder wandb does, both from `PyPI`, watched with the shipped profile as it
 //! is. scripts/test installs them for its long run; only `long` calls this.
 
 use std::fs::{self, File};

@@ -59,9 +59,9 @@ fn has_each_once(sidecar: &Sidecar, last: u64, lines: u64) {
         rounds().contains_key(&last).then_some(())
     });
     let rounds = rounds();
-    let lost: Vec<u64> = (1..=last).filter(|round| !rounds.contains_key(round)).collect();
+    let missing: Vec<u64> = (1..=last).filter(|round| !rounds.contains_key(round)).collect();
     let doubled: Vec<_> = rounds.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(lost.is_empty() && doubled.is_empty(), "lost {lost:?}, doubled {doubled:?}");
+    assert!(missing.is_empty() && doubled.is_empty(), "lost {missing:?}, doubled {doubled:?}");
     let source = sidecar.one()["sources"]["log swarm"].clone();
     assert_eq!((&source["lines"], &source["gaps"]), (&json!(lines), &json!(0)), "{source:#}");
 }
@@ -96,6 +96,7 @@ fn storm(log: &Path, files: u64) -> Duration {
 
 /// The log is renamed so often while 50,000 lines a second are written to it, and the sidecar is killed so often.
 /// Prints what it took.
+#[expect(clippy::print_stderr, reason = "shows the result of a long run")]
 pub(crate) fn a_storm_loses_and_doubles_nothing(renames: u64, kills: u32) {
     let mut sidecar = Sidecar::swarm(&[]);
     sidecar.says("INFO", "🐝 Joining round: 1");

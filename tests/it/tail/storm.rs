@@ -131,8 +131,11 @@ impl Writer {
             std::thread::park_timeout(due.saturating_sub(self.begun.elapsed()));
             let batch = self.number..self.number + BATCH.min(lines - first);
             self.number = batch.end;
-            let text: String = batch.map(|number| format!("{number}\n")).collect();
-            self.file.write_all(text.as_bytes()).expect("it writes");
+            let mut text = Vec::new();
+            for number in batch {
+                writeln!(text, "{number}").expect("memory takes it");
+            }
+            self.file.write_all(&text).expect("it writes");
         }
     }
 }
