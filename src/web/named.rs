@@ -17,7 +17,7 @@ const OWN: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
 /// How a container calls its host, where the engine makes that lead to the host's loopback.
 const HOST: &str = "host.docker.internal";
 
-/// Whether a request names this machine: by one of [`OWN`], a name under `localhost`, or an address of the loopback.
+/// Whether a request names this machine: by one of `OWN`, a name under `localhost`, or an address of the loopback.
 pub fn names_this_machine(head: &HeaderMap) -> bool {
     let name = name(head);
     let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();

@@ -2,7 +2,7 @@
 //! ([`Mark`]). JSON, as docs/protocol.md says.
 //!
 //! Must hold: a value is at most [`VALUE_BYTES_MAX`] long, written or read; what is read is one whole value of these
-//! types or is refused; nothing lies further ahead than [`AHEAD_MAX`] of the time at which it says that it was written.
+//! types or is refused; nothing lies further ahead than `AHEAD_MAX` of the time at which it says that it was written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,12 +1,12 @@
 //! Two hubs of one account that share their alerts (`HUB_PAIR`): for each channel one of them sends, and the other one
 //! takes over where that one is silent.
 //!
-//! Each channel has a [`Desk`]: its service reads and renews the lease in the bucket `HUB_OUTBOX` and takes up what the
+//! Each channel has a `Desk`: its service reads and renews the lease in the bucket `HUB_OUTBOX` and takes up what the
 //! other hub told; to the outbox it is the [`Partner`].
 //!
 //! Must hold: what is sent in this hub's turn is written into the bucket right before, over the revision that made it its
 //! turn, so that a hub that was taken over can't send; a hub that can't reach the bucket sends only after
-//! [`lease::ALONE`], and marks each message.
+//! [`ALONE`](crate::fleet::pair::lease::ALONE), and marks each message.
 
 mod desk;
 mod memory;
