@@ -89,7 +89,8 @@ impl<G: GpuProbe, C: Clock + Clone> Monitor<G, C> {
                     job.keep(Vec::new(), &self.said);
                     job.series.close(&self.said);
                 }
-                self.said.try_send(Said::Rested(answer)).ok();
+                // Behind what was said before; who asks waits no longer than it wants to.
+                self.said.send(Said::Rested(answer)).await.ok();
             }
             Watch::Marked(id, kind) => {
                 let now = self.clock.now();

@@ -34,7 +34,7 @@ pub struct State {
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The channel has taken it, or never will.
+    /// The channel has taken it.
     Over,
     /// It has not arrived.
     NotArrived,
@@ -45,9 +45,8 @@ pub enum Ending {
 impl Ending {
     /// What became of a message that the channel refused.
     pub const fn of(refused: &Refused) -> Self {
-        if refused.is_final() {
-            Self::Over
-        } else if refused.may_have_arrived {
+        // What this hub's channel never takes nobody was told: the other one has its own words for it.
+        if refused.may_have_arrived && !refused.is_final() {
             Self::Doubtful
         } else {
             Self::NotArrived

@@ -19,7 +19,7 @@ use crate::fleet::notice::{NODES_MAX, Notice};
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 
 /// The most subjects of one message; what more it is about may be told twice.
-pub const SAYS_MAX: usize = 8_192;
+pub const SAYS_MAX: usize = 2_500;
 
 /// The most earlier messages that are told within one, by their titles.
 pub const EARLIER_MAX: usize = 8;

@@ -263,8 +263,9 @@ impl Follower {
         let copy =
             search::unnoticed_copy(&self.config.path, source.file(), &source.mark(), &self.known());
         if let Some((file, facts)) = copy.filter(|_| source.may_have_changed()) {
+            let lost = self.cut.take().and_then(Cut::lost).filter(|lost| *lost > 0);
             self.read_copy(Source::new(file, facts, 0, now), source, Cut::default());
-            self.tell_gap(None, GapWhy::Truncated);
+            self.tell_gap(lost, GapWhy::Truncated);
             return None;
         }
         let begin = match source.first_text() {
@@ -279,7 +280,9 @@ impl Follower {
         source.begin_anew(begin);
         self.place = Place::On(source);
         // A program that goes on where it was leaves a hole as long as what it had written.
-        let bytes = if begin > 0 { Some(begin.saturating_sub(cut.had)) } else { cut.lost() };
+        let hole = (begin > 0).then(|| begin.saturating_sub(cut.had));
+        // After a power cut the hole may be shorter than what was seen.
+        let bytes = hole.max(cut.lost());
         let gap = self.gap.take();
         if bytes != Some(0) {
             self.tell_gap(sum(bytes, gap.and_then(|gap| gap.bytes)), GapWhy::Truncated);

@@ -71,56 +71,68 @@ async fn stop(
 ) -> Result<Response, Foreign> {
     people::only_admin(&shared, &head, &peer).await?;
     let task = find(&shared, id).await?;
-    if is_over(&task) {
+    // Any node may say that a pool's job has ended: there its claim decides.
+    if is_over(&task) && (task.queue == Queue::Withdrawn || !is_pools(&task)) {
         return Err(conflict("it has ended"));
     }
     let bus = shared.wire.borrow().clone();
     let bus = bus.ok_or_else(|| away("the hub is not connected to NATS"))?;
-    let stopped = timeout(ALL, end(&bus, &task)).await;
-    let is_withdrawn = stopped.map_err(|_| away("it is not stopped yet: ask again"))??;
-    if is_withdrawn {
-        shared.store.withdrawn_task(task.id.clone()).await?;
-    }
+    let stopped = timeout(ALL, end(&shared, &bus, &task)).await;
+    stopped.map_err(|_| away("it is not stopped yet: ask again"))??;
     tracing::info!(job = %task.id, "a job was stopped");
     Ok(told(&json!({"stopped": true})))
 }
 
-/// Has a job ended by the node that has it. Whether it was taken out of the queue instead.
-async fn end(bus: &Bus, task: &Task) -> Result<bool, Foreign> {
+fn is_pools(task: &Task) -> bool {
+    let target = task.asked.as_ref().and_then(|asked| asked.get("target")?.as_str());
+    target.is_some_and(|target| target.starts_with("pool."))
+}
+
+/// Has a job ended by the node that has it, or takes it out of the queue.
+async fn end(shared: &Shared, bus: &Bus, task: &Task) -> Result<(), Foreign> {
     // What a node calls its job is an id.
     let job: JobId = task.id.parse().map_err(|_| Foreign::unknown("no such task is known"))?;
     let sent = task.asked.as_ref().and_then(|asked| asked.get("target")?.as_str());
     match sent.and_then(|target| Target::of_subject(&format!("jobs.{target}"))) {
-        Some(Target::Pool(pool)) => recall(bus, &pool, &job).await,
-        Some(Target::Agent(agent)) => ask(bus, agent, &job).await.map(|()| false),
+        Some(Target::Pool(pool)) => recall(shared, bus, (&pool, &job)).await,
+        Some(Target::Agent(agent)) => ask(bus, agent, &job).await,
         None => {
             let agent = task.node.as_ref().and_then(|node| node.parse::<Address>().ok());
             let agent = agent.ok_or_else(|| Foreign::unknown("no node that has it is known"))?;
-            ask(bus, agent, &job).await.map(|()| false)
+            ask(bus, agent, &job).await
         }
     }
 }
 
 /// As [`end`], of a job of a pool.
-async fn recall(bus: &Bus, pool: &PoolName, job: &JobId) -> Result<bool, Foreign> {
+async fn recall(
+    shared: &Shared,
+    bus: &Bus,
+    (pool, job): (&PoolName, &JobId),
+) -> Result<(), Foreign> {
+    let withdrawn = async || shared.store.withdrawn_task(job.to_string()).await;
     let nats = |err: bus::Error| away(&causes(&err));
     match bus.recall(pool, job, None).await.map_err(nats)? {
-        Recall::Ask(agent) => ask(bus, agent, job).await.map(|()| false),
+        Recall::Ask(agent) => ask(bus, agent, job).await,
         Recall::Withdrawn { hint, .. } => {
+            // Before anything else: whoever asks may hang up meanwhile.
+            withdrawn().await?;
             // It may be working on it; what it answers changes nothing about the queue.
             if let Some(hint) = hint
                 && let Err(err) = ask(bus, hint.agent, job).await
             {
                 tracing::debug!(%job, agent = %hint.agent, "its last node did not end it: {err:?}");
             }
-            Ok(true)
+            Ok(())
         }
         Recall::Hinted(agent, code, error) => {
             // The status that names the node may be anybody's: only a claim tells that it had the job.
             let is_ended = ask(bus, agent, job).await.is_ok()
                 && bus.is_confirmed(pool, job, agent).await.map_err(nats)?;
-            if is_ended { Ok(false) } else { Err(refused(code, error)) }
+            if is_ended { Ok(()) } else { Err(refused(code, error)) }
         }
+        // The hub has sent it, and nobody has it: it was taken out before, though that was not noted.
+        Recall::Not("unknown_job", _) => Ok(withdrawn().await?),
         Recall::Not(code, error) => Err(refused(code, error)),
     }
 }

@@ -214,7 +214,14 @@ fn state(status: &Status) -> u8 {
 pub(super) fn is_over(task: &Task) -> bool {
     let last = task.statuses.as_array().and_then(|all| all.last()?.get("status"));
     let last = last.and_then(|status| Status::deserialize(status).ok());
-    last.map_or(task.queue == Queue::Withdrawn, |it| it.stage.is_some_and(Stage::is_terminal))
+    last.map_or(task.queue == Queue::Withdrawn, |it| {
+        it.stage.is_some_and(Stage::is_terminal) || is_given_up(task, &it)
+    })
+}
+
+/// Whether a job that its node gave back was taken out of the queue then.
+fn is_given_up(task: &Task, last: &Status) -> bool {
+    task.queue == Queue::Withdrawn && last.stage == Some(Stage::Interrupted)
 }
 
 /// A job as the manager shows a task.
@@ -236,7 +243,8 @@ fn shown(task: &Task) -> Value {
     put("id", json!(task.id));
     put("name", asked("name").unwrap_or_else(|| json!(task.id)));
     let unheard = if task.queue == Queue::Withdrawn { INTERRUPTED } else { PENDING };
-    put("state", json!(statuses.last().map_or(unheard, state)));
+    let number = |it: &Status| if is_given_up(task, it) { INTERRUPTED } else { state(it) };
+    put("state", json!(statuses.last().map_or(unheard, number)));
     put("cli_args", asked("command").unwrap_or_else(|| json!([])));
     put("daemon", asked("daemon").unwrap_or(Value::Bool(false)));
     put("encrypted", json!(false));

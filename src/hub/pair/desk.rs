@@ -34,6 +34,10 @@ pub(super) struct Held {
     pub(super) since: Timestamp,
     /// What is on its way.
     pub(super) sending: Option<Sending>,
+    /// How many messages the channel has refused in a row.
+    pub(super) refused: u32,
+    /// Until when this hub leaves the turn to the other one, by the clock that only goes forward.
+    pub(super) rests_until: Duration,
     lease: Lease,
 }
 
@@ -90,19 +94,25 @@ impl Desk {
         let (mut reached, mut connection) = (self.clock.monotonic(), None);
         loop {
             let bus = wire.borrow_and_update().clone();
-            let looked = match &bus {
-                Some(bus) => {
-                    if connection.replace(bus.connection()) != Some(bus.connection()) {
-                        self.memory().anew();
-                    }
-                    let late = Err(bus::Error::Timeout { what: "follow the other hub" });
-                    tokio::time::timeout(LOOK_MAX, self.look(bus)).await.unwrap_or(late)
+            let read = self.memory().cursor;
+            let looked = if let Some(bus) = &bus {
+                if connection.replace(bus.connection()) != Some(bus.connection()) {
+                    self.memory().anew();
                 }
-                None => Err(bus::Error::Closed),
+                let late = Err(bus::Error::Timeout { what: "follow the other hub" });
+                tokio::time::timeout(LOOK_MAX, self.look(bus)).await.unwrap_or(late)
+            } else {
+                // The next connection may lead to another server, with another bucket.
+                connection = None;
+                Err(bus::Error::Closed)
             };
             match looked {
                 Ok(()) => reached = self.clock.monotonic(),
                 Err(err) => {
+                    // Much to read is no cut.
+                    if bus.is_some() && self.memory().cursor > read {
+                        reached = self.clock.monotonic();
+                    }
                     self.cut_off(&err, self.clock.monotonic().saturating_sub(reached)).await;
                 }
             }
@@ -125,7 +135,9 @@ impl Desk {
         let sheet = sheet.and_then(|body| Sheet::parse(body).ok());
         let is_mine = sheet.as_ref().is_some_and(|sheet| sheet.who == self.who);
         let read = found.as_ref().map(|value| Read { revision: value.revision, is_mine });
-        match held.lease.step(read, self.clock.monotonic()) {
+        let step = held.lease.step(read, self.clock.monotonic());
+        let rests = self.clock.monotonic() < held.rests_until;
+        match if rests { Step::Wait } else { step } {
             Step::Wait => {
                 held.revision = None;
                 *lock(&self.seen) = sheet.map(|sheet| (sheet.who, sheet.since));
@@ -148,16 +160,23 @@ impl Desk {
                     // Kept before it is written under this hub's name, which may succeed without an answer.
                     self.memory().left_behind = sheet.and_then(|sheet| sheet.sending);
                 }
-                self.take(bus, &mut held, revision).await?;
+                self.take(bus, &mut held, (revision, is_mine)).await?;
             }
         }
         Ok(())
     }
 
     /// Takes the channel over, with what is on its way.
-    async fn take(&self, bus: &Bus, held: &mut Held, over: u64) -> Result<(), bus::Error> {
+    async fn take(
+        &self,
+        bus: &Bus,
+        held: &mut Held,
+        (over, is_mine): (u64, bool),
+    ) -> Result<(), bus::Error> {
         let since = self.clock.now();
-        let left = self.memory().left_behind.clone();
+        // What this hub has on its way itself stays written until its end is known.
+        let own = held.sending.clone().filter(|_| is_mine);
+        let left = own.or_else(|| self.memory().left_behind.clone());
         let sheet = Sheet { who: self.who.clone(), since, sending: left };
         let Some(revision) = bus.put_sender(self.channel, sheet.to_json(), over).await? else {
             return Ok(());
@@ -170,7 +189,9 @@ impl Desk {
             }
             left => left,
         };
-        self.memory().left_behind.clone_from(&held.sending);
+        if !is_mine {
+            self.memory().left_behind.clone_from(&held.sending);
+        }
         (held.revision, held.since) = (Some(revision), since);
         held.lease.lost();
         *lock(&self.seen) = Some((self.who.clone(), since));

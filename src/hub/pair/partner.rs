@@ -1,5 +1,7 @@
 //! The desk as the outbox sees it: what was told, and the words before and after each message.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -9,9 +11,13 @@ use crate::bus::Bus;
 use crate::clock::Clock as _;
 use crate::failpoint;
 use crate::fleet::pair::told::{Tells, Verdict};
-use crate::fleet::pair::wire::{Mark, Sheet};
+use crate::fleet::pair::wire::{Mark, Sending, Sheet};
 use crate::notify::Telling;
 use crate::notify::partner::{Ending, Partner, State, Turn};
+
+/// A hub whose channel refuses so many messages in a row leaves the turn to the other one, for so long.
+const REFUSED_MAX: u32 = 3;
+const REST: Duration = Duration::from_mins(1);
 
 impl Partner for Desk {
     fn state(&self) -> watch::Receiver<State> {
@@ -49,22 +55,41 @@ impl Partner for Desk {
                 Ending::Over => {
                     self.mark(telling, tells, false).await;
                     self.held.lock().await.sending = None;
-                    self.memory().left_behind = None;
                 }
-                Ending::Doubtful => {
-                    self.mark(telling, tells, true).await;
-                    self.memory().left_behind = None;
-                }
+                Ending::Doubtful => self.mark(telling, tells, true).await,
                 Ending::NotArrived => {
                     self.write_sending(None).await;
                 }
             }
+            if ending != Ending::NotArrived {
+                let mut memory = self.memory();
+                let is_it = |left: &mut Sending| {
+                    (left.number, left.notice.decided) == (telling.id.0, telling.notice.decided)
+                };
+                memory.left_behind.take_if(is_it);
+            }
+            self.tried(ending == Ending::Over).await;
             failpoint::hit("pair_end", ".after");
         })
     }
 }
 
 impl Desk {
+    /// Counts what the channel refuses: who can't deliver leaves the turn to the other hub for a while.
+    async fn tried(&self, is_taken: bool) {
+        let mut held = self.held.lock().await;
+        held.refused = if is_taken { 0 } else { held.refused.saturating_add(1) };
+        if held.refused >= REFUSED_MAX {
+            held.refused = 0;
+            held.rests_until = self.clock.monotonic().saturating_add(REST);
+            let channel = self.channel;
+            tracing::warn!(
+                channel,
+                "{channel} takes nothing from this hub: the other one may send for a minute"
+            );
+        }
+    }
+
     fn bus(&self) -> Option<Bus> {
         self.wire.borrow().clone()
     }

@@ -147,8 +147,14 @@ impl<K: Carrier> Outbox<K> {
         let Some(desk) = self.desks.get(at) else { return Ok(()) };
         let failed = |err| Failure::again(err, "look at the disk that holds the database");
         self.book.resume_notices(desk.carrier.name()).await.map_err(failed)?;
-        let mut sender =
-            Sender { book: &self.book, desk, clock, paced: Paced::default(), failures: 0 };
+        let mut sender = Sender {
+            book: &self.book,
+            desk,
+            clock,
+            paced: Paced::default(),
+            failures: 0,
+            left_refused: 0,
+        };
         loop {
             sender.step().await.map_err(failed)?;
         }
@@ -163,6 +169,8 @@ struct Sender<'a, K, C> {
     paced: Paced,
     /// Refusals in a row.
     failures: u32,
+    /// How often what the hub before this one left behind was refused.
+    left_refused: u32,
 }
 
 impl<K: Carrier, C: Clock> Sender<'_, K, C> {

@@ -16,6 +16,9 @@ use crate::notify::{Blame, NoticeId, Telling};
 /// Most notices that are held against what was told at once.
 const SWEEP_MAX: usize = 256;
 
+/// How often what was left behind is tried before others have their turn.
+const LEFT_TRIES: u32 = 2;
+
 /// What is written of a notice that need not be sent.
 const TOLD: &str = "told already, by this hub or the other one";
 
@@ -117,10 +120,12 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
                 partner.end(telling, tells, Ending::Over).await;
                 self.works_again();
             }
-            Err(refused) if refused.blame == Blame::Channel => {
+            Err(refused) if refused.blame == Blame::Channel && self.left_refused < LEFT_TRIES => {
+                self.left_refused += 1;
                 self.rest(&refused);
             }
             Err(refused) => {
+                self.left_refused = 0;
                 // It is told as far as this hub knows of it too, by its own words.
                 tracing::error!(
                     channel = name,

@@ -39,9 +39,23 @@ impl After {
     }
 }
 
+/// Whether a name may have this byte.
+fn is_plain(byte: u8) -> bool {
+    is_word(byte) || b"-. ".contains(&byte)
+}
+
+/// Whether a word is a value in base64 rather than a name: it has digits, and letters of both cases.
+fn looks_random(word: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| word.bytes().any(|byte| is(&byte));
+    has(u8::is_ascii_digit) && (has(u8::is_ascii_uppercase) || !word.contains(['_', '-', ' ']))
+}
+
 /// Whether this may be the value of a secret.
 fn may_be(text: &str, below: Below) -> bool {
-    let is_name = text.ends_with([':', '=']);
+    // Values in base64 end with `=` too: a name has one alone, and what stands before it is a word.
+    let is_word_of_names = |name: &str| name.bytes().all(is_plain);
+    let is_name = text.strip_suffix(':').is_some_and(is_word_of_names)
+        || text.strip_suffix('=').is_some_and(|it| is_word_of_names(it) && !looks_random(it));
     let words = || text.split_whitespace();
     let is_count = |word: &str| word.len() <= 3 && word.starts_with(|c: char| c.is_ascii_digit());
     let is_letters = |word: &str| word.chars().all(|c| c.is_alphabetic() || c == ',');
@@ -52,4 +66,26 @@ fn may_be(text: &str, below: Below) -> bool {
         }
     };
     !is_name && is_short && text.bytes().any(is_word) && !key::is_nothing(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the last of these lines is a value.
+    fn is_value(lines: &[&str]) -> bool {
+        let mut after = After::default();
+        lines.iter().map(|line| after.is_value(line)).last().unwrap()
+    }
+
+    #[test]
+    fn a_value_below_its_name_may_end_like_a_name() {
+        for value in ["Vw1_xk-9aQfZ0pLrT3uYsg==", "hunter2=", "aHVudGVyMg=="] {
+            assert!(is_value(&["token:", value]), "{value}");
+        }
+        assert!(is_value(&["passwords:", "- aHVudGVyMg==", "- next-1"]));
+        for name in ["user:", "max_rounds=", "some other key:"] {
+            assert!(!is_value(&["token:", name]), "{name}");
+        }
+    }
 }

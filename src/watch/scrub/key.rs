@@ -145,15 +145,18 @@ fn holds_strong(name: &[u8]) -> bool {
 /// The value behind this `=` or `:`, if what stands before names a secret.
 pub(super) fn value_after(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
     let name = name_before(bytes, separator)?;
+    // `auth::x` is a path. Its value is not looked for: a line of such names would take the square of its length.
+    if name.is_auth && at(bytes, separator) == b':' && at(bytes, separator + 1) == b':' {
+        return None;
+    }
     let from = run(bytes, separator, 4, |byte| b"=:>".contains(&byte));
     let from = run(bytes, from, 64, |byte| byte == b' ' || byte == b'\t');
     let span = value(bytes, from, name)?;
-    // `auth: failed` is a state and `auth::x` a path, `auth=x` and `"auth": "x"` are neither.
+    // `auth: failed` is a state, `auth=x` and `"auth": "x"` are none.
     let is_state = || {
-        let is_path = at(bytes, separator + 1) == b':';
         let is_small =
             |span| bytes.get(span).is_some_and(|it: &[u8]| it.iter().all(u8::is_ascii_lowercase));
-        at(bytes, separator) == b':' && (is_path || span.start == from && is_small(span.clone()))
+        at(bytes, separator) == b':' && span.start == from && is_small(span.clone())
     };
     (!name.is_auth || !is_state()).then_some(span)
 }
@@ -235,13 +238,29 @@ pub(super) fn user(bytes: &[u8], here: usize, end: usize) -> Option<Range<usize>
     let password_end = if matches!(quote, b'"' | b'\'') {
         run(bytes, name_end + 1, 256, |byte| byte != quote)
     } else {
-        run(bytes, name_end + 1, 256, |byte| !b" \t".contains(&byte))
+        unquoted(bytes, name_end + 1)
     };
     let password = bytes.get(name_end + 1..password_end)?;
     let is_group = [name, password].iter().all(|it| it.iter().all(u8::is_ascii_digit));
     // `main.py:app` is a program.
     let is_file = SCRIPTS.iter().any(|end| name.ends_with(end));
     (is_pair && !is_group && !is_file && !password.is_empty()).then_some(name_end + 1..password_end)
+}
+
+/// Where a password without quotes ends: at a space, or at a quote that closes what it stands in.
+fn unquoted(bytes: &[u8], from: usize) -> usize {
+    let closes = |at_quote: usize| {
+        let next = bytes.get(at_quote + 1).copied();
+        next.is_none_or(|next| next.is_ascii_whitespace() || b",}])".contains(&next))
+    };
+    let limit = bytes.len().min(from + 256);
+    let is_end = |here: &usize| match at(bytes, *here) {
+        b' ' | b'\t' => true,
+        b'"' | b'\'' => closes(*here),
+        b'\\' => matches!(at(bytes, here + 1), b'"' | b'n' | b'r'),
+        _ => false,
+    };
+    (from..limit).find(is_end).unwrap_or(limit.max(from))
 }
 
 /// How files end that `-u` is not a user of.

@@ -33,6 +33,8 @@ impl Row {
             3..=9 => self.0 += 1,
             // The number of a word.
             1 | 2 if at(bytes, word.start).is_ascii_digit() => {}
+            // The letter of `\r`.
+            1 if word.start > 0 && at(bytes, word.start - 1) == b'\\' => {}
             _ => self.0 = 0,
         }
         if self.0 < WORDS_MIN {

@@ -27,6 +27,10 @@ fn keys_go_wherever_people_and_programs_write_them() {
         ("curl -u john.doe:hunter2 http://x", "curl -u john.doe:[REDACTED] http://x"),
         ("['curl', '-u', 'admin:hunter2', 'x']", "['curl', '-u', 'admin:[REDACTED]', 'x']"),
         ("curl -u admin:it's http://x", "curl -u admin:[REDACTED] http://x"),
+        (
+            r#"{"msg":"curl -u admin:hunter2","level":"ERROR"}"#,
+            r#"{"msg":"curl -u admin:[REDACTED]","level":"ERROR"}"#,
+        ),
         ("2026-11-28 05:00:00 INFO SN: 1322821012345", "2026-11-28 05:00:00 INFO SN: [REDACTED]"),
         ("[INFO] GPU 0 SN: 1322821012345", "[INFO] GPU 0 SN: [REDACTED]"),
         ("MYSQL_PASS=hunter2", "MYSQL_PASS=[REDACTED]"),
@@ -250,6 +254,8 @@ fn hostile_lines_take_no_longer_than_others() {
         "/home/a ",
         "_1",
         "abandon ",
+        "auth::",
+        "auth::[",
         "zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoos ",
     ] {
         let line = part.repeat(64 * 1024 / part.len());

@@ -185,7 +185,7 @@ async fn who_follows_without_a_replay_is_told_only_what_is_new() {
     });
     reads.join().expect("it ends");
     assert!(
-        ["job", "chain"].iter().any(|it| first["component"] == *it),
+        ["job", "pull", "chain"].iter().any(|it| first["component"] == *it),
         "and not the node's start: {first}"
     );
 }

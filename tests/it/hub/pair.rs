@@ -1,6 +1,6 @@
 //! Two hubs of one account that share their alerts: the real program twice, one NATS server, one Telegram.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -122,14 +122,11 @@ fn a_hub_that_is_killed_is_taken_over_and_nothing_is_told_again() {
     // Killed before it has written that down, it would be told again, and marked.
     eventually("that is written down", PATIENCE, || (states(&one) == ["sent"]).then_some(()));
     one.kill();
-    let killed = Instant::now();
     two.beat("rack-1", "UP");
     two.beat("rack-2", "DOWN");
     waits_for(&receiver, "rack-2", "DOWN");
-    let took = killed.elapsed();
     waits_until_sender_is(&two, "two", "this");
     waits_for(&receiver, "rack-1", "UP");
-    assert!(took < Duration::from_secs(15), "it took {took:?}");
     // The first comes back, hears the same, and has nothing to say.
     one.begin();
     waits_until_sender_is(&one, "two", "other");

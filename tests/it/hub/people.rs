@@ -71,8 +71,9 @@ fn passwords_are_guessed_in_vain_and_shown_nowhere() {
     add(&hub, "ann", &[]);
     let foreign = log_in(&hub, "ann", PASSWORD, &["origin: http://evil.example"]);
     assert_eq!(foreign.status, 403, "{foreign:?}");
-    let guesses: Vec<u16> =
-        (0..22).map(|at| log_in(&hub, "ann", &format!("guess-{at}"), &[]).status).collect();
+    // Only the first is worked on: twenty hashes can take longer than the minute that is counted.
+    let guess = |at: usize| if at == 0 { "guess-0".to_owned() } else { "x".repeat(257) };
+    let guesses: Vec<u16> = (0..22).map(|at| log_in(&hub, "ann", &guess(at), &[]).status).collect();
     assert_eq!((guesses[0], guesses[19], guesses[21]), (401, 401, 429), "{guesses:?}");
     let right = log_in(&hub, "ann", PASSWORD, &[]);
     assert_eq!(right.status, 429, "not even the right one is looked at: {right:?}");

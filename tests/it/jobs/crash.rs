@@ -7,8 +7,14 @@ use lamda_node::clock::{Clock as _, SystemClock};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World, last, shell, stages};
 
-/// Prints a line for each start of the container, and ends after about four seconds.
-const COUNTED: &str = "echo started; while [ ! -e /input/never ] && [ $((i=i+1)) -le 40 ]; do sleep 0.1; done; echo x > /output/output";
+/// Prints a line for each start of the container, and ends once it is let go.
+const COUNTED: &str = "echo started; until [ -e /output/go ]; do sleep 0.1; done; rm /output/go; echo x > /output/output";
+
+/// Has such a job end.
+fn let_go(world: &World, id: &str) {
+    let folder = world.output_file(id, "").expect("it runs");
+    std::fs::write(folder.join("go"), "").expect("it runs");
+}
 
 #[tokio::test]
 async fn a_node_that_is_killed_takes_its_container_back() {
@@ -21,6 +27,7 @@ async fn a_node_that_is_killed_takes_its_container_back() {
     let agent = world.agent(&[]);
     agent.wait_for("took job kept back");
     assert_eq!(world.containers().await, before);
+    let_go(&world, "kept");
     let statuses = world.outcome("kept");
     assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
     let log = world.content(last(&statuses)["log_cid"].as_str().expect("a log")).await;
@@ -126,6 +133,7 @@ async fn a_second_signal_ends_at_once_and_still_loses_nothing() {
     assert_eq!(world.queued(), 1);
     let agent = world.agent(&[]);
     agent.wait_for("took job held back");
+    let_go(&world, "held");
     let statuses = world.outcome("held");
     assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
     let log = world.content(last(&statuses)["log_cid"].as_str().expect("a log")).await;
@@ -143,6 +151,7 @@ async fn containers_stay_where_the_owner_wants_it_so() {
     assert!(agent.wait_for_end().success());
     assert_eq!(world.containers().await.len(), 1);
     let _agent = world.agent(&[]);
+    let_go(&world, "stays");
     assert_eq!(stages(&world.outcome("stays")), "accepted pulling running uploading completed");
 }
 

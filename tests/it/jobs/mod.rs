@@ -206,7 +206,7 @@ async fn a_job_of_a_pool_is_run_by_an_agent_that_serves_it() {
 async fn a_job_whose_deadline_comes_while_it_waits_is_never_started() {
     let world = World::start().await;
     let agent = world.agent(&[("JOB_SLOTS", "1")]);
-    world.publish("first", &shell("sleep 6; echo x > /output/output"));
+    world.publish("first", &shell("sleep 600; echo x > /output/output"));
     agent.wait_for("job first: running");
     let mut job = shell("echo x > /output/output");
     let deadline = SystemClock.now().plus(std::time::Duration::from_secs(2));
