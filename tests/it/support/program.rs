@@ -66,7 +66,7 @@ impl Program {
         let plain = self.command(args);
         let mut command = Command::new(tool("strace"));
         // The tracer is the grandchild, so that a kill ends the program.
-        command.args(["-D", "-f", "-qq", "-e", "trace=open,openat,openat2", "-o"]).arg(trace);
+        command.args(["-D", "-f", "-q", "-e", "trace=open,openat,openat2", "-o"]).arg(trace);
         command.arg(PROGRAM).args(args).current_dir(self.dir.path()).env_clear();
         command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(Stdio::null());
