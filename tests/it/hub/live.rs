@@ -143,7 +143,8 @@ async fn a_node_that_only_the_chain_hears_is_a_zombie_and_none_once_nats_hears_i
     // Its key goes on earning uptime.
     let to = world.contract.to_string();
     let key = crate::support::anvil::Anvil::key_hex(1);
-    world.anvil.cast(&["send", &to, "sendHeartbeat()", "--private-key", key]);
+    let beat = ["send", "--gas-limit", "500000", &to, "sendHeartbeat()", "--private-key", key];
+    world.anvil.cast(&beat);
     let row = eventually("it is a zombie", PATIENCE, stands("zombie"));
     assert!(row["why"].as_str().is_some_and(|why| why.contains("reach the chain")), "{row}");
     eventually("somebody is told", PATIENCE, || {

@@ -143,7 +143,9 @@ fn committed(anvil: &Anvil, contract: Address, receipts: &[Signed], index: usize
     let (to, root_text) = (contract.to_string(), root.to_string());
     let key = Anvil::key_hex(1);
     let count = receipts.len().to_string();
-    let args = ["send", &to, call, &root_text, "0", &count, "--private-key", key, "--json"];
+    let args = [&to, call, &root_text, "0", &count, "--private-key", key, "--json"];
+    // Without a margin it fails if it costs more in the second in which it is mined.
+    let args = [&["send", "--gas-limit", "500000"], &args[..]].concat();
     let mined: serde_json::Value = serde_json::from_str(&anvil.cast(&args)).expect("JSON");
     let text = |key: &str| mined[key].as_str().expect("a text").to_owned();
     Proof {

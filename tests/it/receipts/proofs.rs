@@ -16,8 +16,12 @@ fn commit(anvil: &Anvil, contract: Address, root: Hash, (completed, failed): (u3
     let call = "sendHeartbeatWithReceipts(bytes32,uint32,uint32)";
     let (completed, failed) = (completed.to_string(), failed.to_string());
     let key = Anvil::key_hex(1);
-    let args = ["send", &to, call, &root, &completed, &failed, "--private-key", key, "--json"];
-    serde_json::from_str(&anvil.cast(&args)).expect("JSON")
+    let args = [&to, call, &root, &completed, &failed, "--private-key", key, "--json"];
+    // What cast estimates it sends without a margin: in the next second the same call may cost more, and fail.
+    let args = [&["send", "--gas-limit", "500000"], &args[..]].concat();
+    let mined: Value = serde_json::from_str(&anvil.cast(&args)).expect("JSON");
+    assert_eq!(mined["status"], "0x1", "{mined}");
+    mined
 }
 
 #[tokio::test]
